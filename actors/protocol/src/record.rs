@@ -1,0 +1,149 @@
+//! What a replica stores of a key.
+
+use crate::{ballot::Stamp, recent::Recent, time::WallMillis};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::{fmt, ops::Deref, sync::Arc};
+
+/// Shared immutable bytes: cloning one for three replicas copies nothing.
+macro_rules! shared_bytes {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<[u8]>);
+
+        impl Deref for $name {
+            type Target = [u8];
+            fn deref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        impl std::borrow::Borrow<[u8]> for $name {
+            fn borrow(&self) -> &[u8] {
+                &self.0
+            }
+        }
+        impl From<&[u8]> for $name {
+            fn from(bytes: &[u8]) -> Self {
+                $name(bytes.into())
+            }
+        }
+        impl From<Vec<u8>> for $name {
+            fn from(bytes: Vec<u8>) -> Self {
+                $name(bytes.into())
+            }
+        }
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                $name(text.as_bytes().into())
+            }
+        }
+        /// Printable ASCII as it is, every other byte escaped; long ones are cut.
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                const SHOWN: usize = 48;
+                write!(f, "{}", self.0.get(..SHOWN).unwrap_or(&self.0).escape_ascii())?;
+                if self.0.len() > SHOWN { write!(f, "…({} B)", self.0.len()) } else { Ok(()) }
+            }
+        }
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "\"{self}\"")
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_bytes(&self.0)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Bytes;
+                impl<'de> de::Visitor<'de> for Bytes {
+                    type Value = Arc<[u8]>;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("bytes")
+                    }
+                    fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                        Ok(bytes.into())
+                    }
+                    fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Self::Value, E> {
+                        Ok(bytes.into())
+                    }
+                }
+                deserializer.deserialize_bytes(Bytes).map($name)
+            }
+        }
+    };
+}
+
+shared_bytes! {
+    /// A key: 1 to 65,535 bytes of any kind (the front end checks).
+    Key
+}
+shared_bytes! {
+    /// A value's bytes.
+    Value
+}
+
+/// A key's content, or the mark that it was deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Datum {
+    /// The key has a value.
+    Live {
+        /// Its bytes.
+        value: Value,
+        /// When it ends, milliseconds since the Unix epoch.
+        expires_at: Option<WallMillis>,
+    },
+    /// The key was deleted or has expired.
+    Tombstone {
+        /// When, by the deleting coordinator's clock; only the grace period of collection uses it.
+        at: WallMillis,
+    },
+}
+
+impl Datum {
+    /// Whether the stamp of expiry has passed at `wall`.
+    #[must_use]
+    pub fn expired(&self, wall: WallMillis) -> bool {
+        matches!(self, Datum::Live { expires_at: Some(at), .. } if *at <= wall)
+    }
+
+    /// The value, unless deleted.
+    #[must_use]
+    pub fn value(&self) -> Option<&Value> {
+        match self {
+            Datum::Live { value, .. } => Some(value),
+            Datum::Tombstone { .. } => None,
+        }
+    }
+}
+
+/// One state of one key's register.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Record {
+    /// Which state this is; records are ordered by it.
+    pub stamp: Stamp,
+    /// The content.
+    pub datum: Datum,
+    /// The exactly-once records of the operations that led here.
+    pub recent: Recent,
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.datum {
+            Datum::Live { value, expires_at: None } => write!(f, "{} \"{value}\"", self.stamp),
+            Datum::Live { value, expires_at: Some(at) } => {
+                write!(f, "{} \"{value}\" until {at}", self.stamp)
+            }
+            Datum::Tombstone { .. } => write!(f, "{} deleted", self.stamp),
+        }
+    }
+}
+
+/// The stamp of a record that may not exist; none is below all.
+#[must_use]
+pub fn stamp_of(record: Option<&Record>) -> Option<Stamp> {
+    record.map(|record| record.stamp)
+}

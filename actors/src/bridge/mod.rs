@@ -1,0 +1,1 @@
+//! Peers: framed TCP.

@@ -1,0 +1,95 @@
+//! What a node must know to start: made by the configuration, checked there, never wrong here.
+
+use simpledynamo_protocol::ring::{NodeId, Ring};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// When a write counts as kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Once it is on the disk: survives the machine.
+    Sync,
+    /// Once the operating system has it: survives the process, not the machine.
+    Os,
+}
+
+/// Bounds on memory and work; every one has a default that a laptop bears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest value, bytes.
+    pub value_bytes: usize,
+    /// Largest key, bytes; at most 65,535 (the engine's bound).
+    pub key_bytes: usize,
+    /// Largest frame between peers, bytes.
+    pub frame_bytes: usize,
+    /// Bytes that wait for one peer before further messages to it are dropped.
+    pub peer_bytes: usize,
+    /// Client requests in flight at one node before `-BUSY`.
+    pub requests: usize,
+    /// Client connections at one node.
+    pub clients: usize,
+    /// Bytes of replies that a client leaves unread before it is cut off.
+    pub client_output_bytes: usize,
+    /// Bytes of durable records kept in memory.
+    pub cache_bytes: usize,
+    /// Coordinators alive at one node.
+    pub coordinators: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const MIB: usize = 1024 * 1024;
+        Limits {
+            value_bytes: MIB,
+            key_bytes: 65_535,
+            frame_bytes: 2 * MIB,
+            peer_bytes: 16 * MIB,
+            requests: 20_000,
+            clients: 10_000,
+            client_output_bytes: 32 * MIB,
+            cache_bytes: 64 * MIB,
+            coordinators: 4_096,
+        }
+    }
+}
+
+/// Another node, as this node reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub id: NodeId,
+    /// Where its bridge listens.
+    pub address: SocketAddr,
+}
+
+/// Everything one node starts with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Who this node is.
+    pub me: NodeId,
+    /// Where its bridge listens.
+    pub listen: SocketAddr,
+    /// The others.
+    pub peers: Vec<Peer>,
+    /// The ring.
+    pub ring: Ring,
+    /// Answers a read needs.
+    pub read_quorum: usize,
+    /// Acknowledgements a write needs.
+    pub write_quorum: usize,
+    /// Silence after which the next coordinator is asked.
+    pub request_timeout: Duration,
+    /// Time after which the client gets an error.
+    pub deadline: Duration,
+    /// Age at which a tombstone held by all replicas may be forgotten.
+    pub tombstone_grace: Duration,
+    /// When a write counts as kept.
+    pub durability: Durability,
+    /// Bounds.
+    pub limits: Limits,
+    /// Digest of the ids, strategy and quorums: nodes of other clusters are refused.
+    pub cluster_id: u64,
+    /// What peers prove to each other; none on the loopback range only.
+    pub secret: Option<String>,
+    /// This node's own directory.
+    pub data_dir: PathBuf,
+}

@@ -1,0 +1,1 @@
+//! The replica store below the actors.

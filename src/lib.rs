@@ -1,0 +1,1 @@
+//! What a person touches: configuration, command line, client protocol, http.

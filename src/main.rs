@@ -1,0 +1,2 @@
+//! The `dynamo` command.
+fn main() {}
