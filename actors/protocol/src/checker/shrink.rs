@@ -17,7 +17,7 @@
 use super::{
     draw,
     register::{Asked, Register},
-    search::{Answer, End, Timed, search},
+    search::{Answer, End, Model, Timed, search},
     timed,
 };
 use crate::{history::Operation, record::Key};
@@ -125,6 +125,8 @@ fn set_aside(
     mut standing: Vec<Item>,
     mut aside: Vec<Item>,
 ) -> (Vec<Item>, Vec<Item>) {
+    // What merely looks is tried first: a write and one read say more than two reads.
+    standing.sort_by_key(|(_, op)| !register.is_pure(&op.op));
     let mut group = standing.len().div_ceil(2).max(1);
     loop {
         let (mut at, before) = (0, standing.len());
