@@ -23,8 +23,8 @@ use super::{
 use crate::{history::Operation, record::Key};
 use std::fmt;
 
-/// Configurations a single question may cost while shrinking: well under a second.
-const CONFIGURATIONS_MAX: usize = 50_000;
+/// Steps a single question may cost while shrinking: a fraction of a second.
+const STEPS_MAX: usize = 50_000;
 
 /// The smallest part of a key's history that no register explains. `Display`: a time line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ pub(super) fn shrink(register: Register, operations: &[&Operation]) -> Violation
 /// Whether there is certainly no order.
 fn impossible<'a>(register: Register, items: impl IntoIterator<Item = &'a Item>) -> bool {
     let ops: Vec<_> = items.into_iter().map(|(_, op)| op.clone()).collect();
-    search(&register, &ops, CONFIGURATIONS_MAX) == Answer::Impossible
+    search(&register, &ops, STEPS_MAX) == Answer::Impossible
 }
 
 /// The shortest prefix that has no order, and its end. Longer prefixes have none either.
