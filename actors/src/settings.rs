@@ -82,6 +82,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// Age at which a tombstone held by all replicas may be forgotten.
     pub tombstone_grace: Duration,
+    /// Strategy, replicas and quorums as a person reads them; the data directory records it.
+    pub strategy: String,
     /// When a write counts as kept.
     pub durability: Durability,
     /// Bounds.

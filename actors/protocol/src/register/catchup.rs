@@ -141,6 +141,11 @@ impl CatchUp {
         }
     }
 
+    /// Whether this node must ask both others before it is level.
+    pub fn set_learner(&mut self, learner: bool) {
+        self.learner = learner;
+    }
+
     /// Starts a pass over all ranges; while one is under way, another follows it.
     pub fn start(&mut self, now: Time, out: &mut Vec<Step>) {
         if !matches!(self.stage, Stage::Resting) || !self.ranges.is_empty() {

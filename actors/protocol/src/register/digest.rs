@@ -10,6 +10,7 @@
 
 use crate::{
     ballot::Stamp,
+    message::Row,
     record::{Datum, Key, Record},
     ring::{Position, RangeId, Ring},
 };
@@ -61,6 +62,19 @@ impl Digests {
         let ((old_rows, old_live), (rows, live)) = (count(old), count(new));
         tally.rows = (tally.rows + rows).saturating_sub(old_rows);
         tally.live = (tally.live + live).saturating_sub(old_live);
+    }
+
+    /// A row that was there at the start.
+    pub fn add_row(&mut self, row: &Row) {
+        let position = Position::of(&row.key);
+        let (range, prefix) = (self.ring.range_at(position), position.prefix());
+        let bucket = bucket_of(&self.ring, range, prefix);
+        let Some(tally) = self.ranges.get_mut(&range) else { return };
+        if let Some(sum) = tally.buckets.get_mut(bucket) {
+            *sum = sum.wrapping_add(self::row(prefix, row.stamp));
+        }
+        tally.rows += 1;
+        tally.live += u64::from(row.deleted_at.is_none());
     }
 
     /// What is known of a range.
