@@ -28,25 +28,25 @@ impl Weighter<Key, Known> for Weight {
 }
 
 /// A bounded cache of [`Known`]; what was used longest ago goes first, about.
-pub struct KnownCache(Cache<Key, Known, Weight>);
+pub(crate) struct KnownCache(Cache<Key, Known, Weight>);
 
 impl KnownCache {
     /// An empty cache.
     #[must_use]
-    pub fn new() -> KnownCache {
+    pub(crate) fn new() -> KnownCache {
         let items = usize::try_from(KNOWN_BYTES).unwrap_or(usize::MAX) / (2 * ENTRY_BYTES);
         KnownCache(Cache::with_weighter(items, KNOWN_BYTES, Weight))
     }
 
     /// Remembers what the coordinator of `key` knew.
-    pub fn put(&mut self, key: Key, known: Known) {
+    pub(crate) fn put(&mut self, key: Key, known: Known) {
         if known.owned.is_some() || known.record.is_some() {
             self.0.insert(key, known);
         }
     }
 
     /// Takes out what is known of `key`: a running coordinator knows better from then on.
-    pub fn take(&mut self, key: &Key) -> Known {
+    pub(crate) fn take(&mut self, key: &Key) -> Known {
         self.0.remove(key).map(|(_, known)| known).unwrap_or_default()
     }
 }

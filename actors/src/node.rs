@@ -20,7 +20,7 @@ use crate::{
     },
     sync::{self, Sync},
 };
-use actix::{Actor, Addr, AsyncContext, Context};
+use actix::{Addr, AsyncContext, Context};
 use simpledynamo_protocol::{
     message::{Ask, Message},
     register::{
@@ -106,6 +106,7 @@ pub struct Stopper {
     bridge: BridgeHandle,
     replica: Addr<Replica>,
     writer: Option<JoinHandle<()>>,
+    store: Arc<CachedStore<Arc<dyn Store>>>,
     failed: watch::Receiver<Option<String>>,
     identity: Arc<Mutex<Identity>>,
 }
@@ -126,6 +127,9 @@ impl Stopper {
         if let Some(writer) = self.writer.take() {
             // Err: it panicked, which the panic hook has told.
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+        if let Err(error) = self.store.commit(&[], Durability::Sync) {
+            return log::warn!("what was stored last could not be synced: {error}");
         }
         let noted = self.identity.lock().unwrap_or_else(PoisonError::into_inner).stop_clean();
         if let Err(error) = noted {
@@ -148,9 +152,10 @@ pub async fn start<N: Net>(
         strategy: settings.strategy.clone(),
         durability: settings.durability,
         boot: boot_id(),
+        first_incarnation: Clock::system().now().wall,
     };
     let NodeStore { identity, store } = NodeStore::open(&settings.data_dir, &expected)?;
-    let store: Box<dyn Store> = Box::new(store);
+    let store: Arc<dyn Store> = Arc::new(store);
     let cache = RecordCache::new(settings.limits.cache_bytes);
     wire(net, settings, identity, Arc::new(CachedStore::new(store, cache))).await
 }
@@ -160,7 +165,7 @@ async fn wire<N: Net>(
     net: N,
     settings: Settings,
     identity: Identity,
-    store: Arc<CachedStore<Box<dyn Store>>>,
+    store: Arc<CachedStore<Arc<dyn Store>>>,
 ) -> Result<(NodeHandle, Stopper), StartError> {
     let (me, incarnation) = (settings.me, identity.incarnation());
     let myself = PeerIdentity { id: me, store: identity.store(), incarnation };
@@ -183,6 +188,7 @@ async fn wire<N: Net>(
         fatal.clone(),
     )?;
 
+    let kept = store.clone();
     let actors = Contexts::default();
     let addresses = actors.addresses();
     let Addresses { router, replica, detector, membership, sync, scan } = addresses.clone();
@@ -237,7 +243,7 @@ async fn wire<N: Net>(
 
     let writer = Some(writer.spawn(replica.clone())?);
     let handle = addresses.handle();
-    Ok((handle, Stopper { bridge, replica, writer, failed, identity }))
+    Ok((handle, Stopper { bridge, replica, writer, store: kept, failed, identity }))
 }
 
 /// Every actor's context before it runs.

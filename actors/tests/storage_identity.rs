@@ -17,6 +17,7 @@ fn expected() -> Expected {
         strategy: "quorum, 3 replicas, read 2, write 2".to_owned(),
         durability: Durability::Sync,
         boot: "boot 1".to_owned(),
+        first_incarnation: 0,
     }
 }
 

@@ -115,7 +115,7 @@ pub mod askers {
 /// The replica store of one node.
 pub struct Replica {
     me: NodeId,
-    store: Arc<CachedStore<Box<dyn Store>>>,
+    store: Arc<CachedStore<Arc<dyn Store>>>,
     queue: Option<Queue>,
     standing: Standing,
     bridge: BridgeHandle,
@@ -129,7 +129,7 @@ impl Replica {
     #[must_use]
     pub fn new(
         me: NodeId,
-        store: Arc<CachedStore<Box<dyn Store>>>,
+        store: Arc<CachedStore<Arc<dyn Store>>>,
         queue: Queue,
         standing: Standing,
         bridge: BridgeHandle,

@@ -35,13 +35,13 @@ use std::{
 };
 
 /// Operations in one commit.
-pub const BATCH_OPERATIONS: usize = 1_024;
+pub(super) const BATCH_OPERATIONS: usize = 1_024;
 /// Bytes of records in one commit.
-pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Operations that wait for the writer; further ones are turned away.
-pub const QUEUE_OPERATIONS: usize = 16_384;
+pub(super) const QUEUE_OPERATIONS: usize = 16_384;
 /// Bytes of records that wait for the writer; further ones are turned away.
-pub const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+pub(super) const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
 /// One thing for the writer to do.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Queue {
 /// The writer before its thread runs.
 pub struct Writer {
     acceptor: Acceptor,
-    store: Arc<CachedStore<Box<dyn Store>>>,
+    store: Arc<CachedStore<Arc<dyn Store>>>,
     durability: Durability,
     ring: Ring,
     digests: Digests,
@@ -164,7 +164,7 @@ impl Writer {
     /// The store's.
     pub fn new(
         acceptor: Acceptor,
-        store: Arc<CachedStore<Box<dyn Store>>>,
+        store: Arc<CachedStore<Arc<dyn Store>>>,
         durability: Durability,
         ring: Ring,
         fatal: Fatal,
@@ -344,7 +344,7 @@ impl Batch {
 /// What is stored of a key, the batch's own writes included.
 fn stored(
     overlay: &HashMap<Key, Option<Record>>,
-    store: &CachedStore<Box<dyn Store>>,
+    store: &CachedStore<Arc<dyn Store>>,
     key: &Key,
 ) -> Result<Option<Arc<Record>>, StoreError> {
     match overlay.get(key) {

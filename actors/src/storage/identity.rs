@@ -32,6 +32,10 @@ pub struct Expected {
     pub durability: Durability,
     /// The machine's boot, from [`boot_id`]; empty where it cannot be told.
     pub boot: String,
+    /// From where a new store counts its starts. A node that lost its directory must not count
+    /// again from 1: Unix milliseconds lead over any number of starts, and peers say where they
+    /// know a later one.
+    pub first_incarnation: u64,
 }
 
 /// What this node remembers of a peer.
@@ -227,7 +231,7 @@ fn fresh(store: u64, expected: &Expected) -> Content {
         node: expected.node.0,
         cluster: Hex(expected.cluster),
         strategy: expected.strategy.clone(),
-        incarnation: 0,
+        incarnation: expected.first_incarnation,
         boot: String::new(),
         unsynced: false,
         clean: true,
