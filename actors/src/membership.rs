@@ -147,7 +147,7 @@ impl Membership {
             self.ways.bridge.send(*peer, &Greet { store }.into());
         }
         self.greetings += 1;
-        if self.greetings % MENTION_EVERY == 0 {
+        if self.greetings.is_multiple_of(MENTION_EVERY) {
             let silent: Vec<_> = silent.iter().map(ToString::to_string).collect();
             log::info!(
                 "this store is new: waiting until all nodes have said whether they knew another \

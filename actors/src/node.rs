@@ -11,7 +11,7 @@ use crate::{
     detector::{Detector, Heard, Probed},
     membership::{self, Membership, Met},
     messages::NodeHandle,
-    replica::{Locals, Replica, ToReplica, Writer, askers},
+    replica::{Locals, Queue, Replica, Shared, ToReplica, Writer, askers},
     router::{FromNode, Router},
     scan::{self, Scan},
     settings::{Durability, Settings},
@@ -174,76 +174,92 @@ async fn wire<N: Net>(
     let identity = Arc::new(Mutex::new(identity));
     let (tell, failed) = watch::channel(None);
     let fatal = Fatal { tell: Arc::new(tell), identity: identity.clone() };
-    let clock = Clock::system();
-    let asks = |asker| Ask { incarnation, asker, n: 0 };
 
     let meta = store.meta()?;
     let durable = Durable { ceiling: meta.ceiling, absent_floor: meta.absent_floor };
     let acceptor = Acceptor::new(me, durable, standing);
-    let (writer, queue, shared) = Writer::new(
-        acceptor,
-        store.clone(),
-        settings.durability,
-        settings.ring.clone(),
-        fatal.clone(),
-    )?;
+    let ring = settings.ring.clone();
+    let (writer, queue, shared) =
+        Writer::new(acceptor, store.clone(), settings.durability, ring, fatal.clone())?;
 
-    let kept = store.clone();
     let actors = Contexts::default();
     let addresses = actors.addresses();
-    let Addresses { router, replica, detector, membership, sync, scan } = addresses.clone();
     let bridge = Bridge::start(net, &settings, myself, addresses.clone()).await?;
+    let clock = Clock::system();
+    let node = Node { addresses, bridge: bridge.clone(), clock, settings, incarnation, fatal };
+    let replica = node.replica(store.clone(), queue, standing);
+    let membership = node.membership(identity.clone(), shared);
+    actors.run(&node, replica, membership, voter);
 
-    let ways = coordinator::Ways {
-        me,
-        clock,
-        router: router.clone(),
-        replica: replica.clone(),
-        bridge: bridge.clone(),
-    };
-    actors.router.run(Router::new(settings.clone(), incarnation, ways, detector));
-    let locals = Locals { router: router.clone(), sync: sync.clone(), scan: scan.clone() };
-    let sender = Replica::new(me, store, queue, standing, bridge.clone(), locals, fatal.clone());
-    actors.replica.run(sender);
-    let peers = settings.peers.iter().map(|peer| peer.id);
-    let ask = asks(askers::DETECTOR);
-    let (to, table) = (router.clone(), membership.clone());
-    actors.detector.run(Detector::new(peers, clock, bridge.clone(), to, table, ask));
-
-    let ring = settings.ring.clone();
-    let catch_up = CatchUp::new(me, ring.clone(), !voter, asks(askers::CATCH_UP));
-    let sweep = Sweep::new(me, ring.clone(), settings.tombstone_grace, asks(askers::SWEEP));
-    let ways = sync::Ways {
-        me,
-        clock,
-        router: router.clone(),
-        replica: replica.clone(),
-        membership: membership.clone(),
-        bridge: bridge.clone(),
-    };
-    actors.sync.run(Sync::new(ways, catch_up, sweep));
-    let ways = scan::Ways {
-        me,
-        clock,
-        router: router.clone(),
-        replica: replica.clone(),
-        bridge: bridge.clone(),
-    };
-    let (read_quorum, deadline) = (settings.read_quorum, settings.deadline);
-    let config = scan::Config { ring, read_quorum, deadline };
-    actors.scan.run(Scan::new(ways, config, asks(askers::SCAN)));
-    let ways = membership::Ways {
-        router: router.clone(),
-        replica: replica.clone(),
-        sync,
-        bridge: bridge.clone(),
-        shared,
-    };
-    actors.membership.run(Membership::new(settings, identity.clone(), ways, fatal));
-
+    let replica = node.addresses.replica.clone();
     let writer = Some(writer.spawn(replica.clone())?);
-    let handle = addresses.handle();
-    Ok((handle, Stopper { bridge, replica, writer, store: kept, failed, identity }))
+    let stopper = Stopper { bridge, replica, writer, store, failed, identity };
+    Ok((node.addresses.handle(), stopper))
+}
+
+/// What the actors of a node are made of.
+struct Node {
+    addresses: Addresses,
+    bridge: BridgeHandle,
+    clock: Clock,
+    settings: Settings,
+    incarnation: u64,
+    fatal: Fatal,
+}
+
+impl Node {
+    fn ask(&self, asker: u64) -> Ask {
+        Ask { incarnation: self.incarnation, asker, n: 0 }
+    }
+
+    fn router(&self) -> Router {
+        let Addresses { router, replica, detector, .. } = self.addresses.clone();
+        let (me, clock, bridge) = (self.settings.me, self.clock, self.bridge.clone());
+        let ways = coordinator::Ways { me, clock, router, replica, bridge };
+        Router::new(self.settings.clone(), self.incarnation, ways, detector)
+    }
+
+    fn replica(
+        &self,
+        store: Arc<CachedStore<Arc<dyn Store>>>,
+        queue: Queue,
+        standing: Standing,
+    ) -> Replica {
+        let Addresses { router, sync, scan, .. } = self.addresses.clone();
+        let (bridge, locals) = (self.bridge.clone(), Locals { router, sync, scan });
+        Replica::new(self.settings.me, store, queue, standing, bridge, locals, self.fatal.clone())
+    }
+
+    fn detector(&self) -> Detector {
+        let Addresses { router, membership, .. } = self.addresses.clone();
+        let peers = self.settings.peers.iter().map(|peer| peer.id);
+        let ask = self.ask(askers::DETECTOR);
+        Detector::new(peers, self.clock, self.bridge.clone(), router, membership, ask)
+    }
+
+    fn membership(&self, identity: Arc<Mutex<Identity>>, shared: Arc<Shared>) -> Membership {
+        let Addresses { router, replica, sync, .. } = self.addresses.clone();
+        let ways = membership::Ways { router, replica, sync, bridge: self.bridge.clone(), shared };
+        Membership::new(self.settings.clone(), identity, ways, self.fatal.clone())
+    }
+
+    fn sync(&self, learner: bool) -> Sync {
+        let Addresses { router, replica, membership, .. } = self.addresses.clone();
+        let (me, clock, bridge) = (self.settings.me, self.clock, self.bridge.clone());
+        let ring = self.settings.ring.clone();
+        let catch_up = CatchUp::new(me, ring.clone(), learner, self.ask(askers::CATCH_UP));
+        let sweep = Sweep::new(me, ring, self.settings.tombstone_grace, self.ask(askers::SWEEP));
+        let ways = sync::Ways { me, clock, router, replica, membership, bridge };
+        Sync::new(ways, catch_up, sweep)
+    }
+
+    fn scan(&self) -> Scan {
+        let Addresses { router, replica, .. } = self.addresses.clone();
+        let (me, clock, bridge) = (self.settings.me, self.clock, self.bridge.clone());
+        let ways = scan::Ways { me, clock, router, replica, bridge };
+        let Settings { ring, read_quorum, deadline, .. } = self.settings.clone();
+        Scan::new(ways, scan::Config { ring, read_quorum, deadline }, self.ask(askers::SCAN))
+    }
 }
 
 /// Every actor's context before it runs.
@@ -258,6 +274,15 @@ struct Contexts {
 }
 
 impl Contexts {
+    fn run(self, node: &Node, replica: Replica, membership: Membership, voter: bool) {
+        self.router.run(node.router());
+        self.replica.run(replica);
+        self.detector.run(node.detector());
+        self.sync.run(node.sync(!voter));
+        self.scan.run(node.scan());
+        self.membership.run(membership);
+    }
+
     fn addresses(&self) -> Addresses {
         Addresses {
             router: self.router.address(),

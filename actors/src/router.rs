@@ -224,7 +224,7 @@ impl Router {
         };
         let Some(reason) = refusal else {
             let key = request.key.clone();
-            return self.to_coordinator(&key, Take { from, message: request.into() }, true);
+            return self.hand_over(&key, Take { from, message: request.into() }, true);
         };
         let Request { op, attempt, .. } = request;
         let answer = Answer { op, attempt, outcome: Outcome::NotProposed(reason) };
@@ -236,7 +236,7 @@ impl Router {
     }
 
     /// Hands a message to the key's coordinator; only a request starts one.
-    fn to_coordinator(&mut self, key: &Key, take: Take, start: bool) {
+    fn hand_over(&mut self, key: &Key, take: Take, start: bool) {
         match self.coordinators.get_mut(key) {
             Some(Entry::Alive { addr, used }) => {
                 *used = true;
@@ -394,7 +394,7 @@ impl Handler<FromNode> for Router {
                 return;
             }
         };
-        self.to_coordinator(&key, Take { from, message }, false);
+        self.hand_over(&key, Take { from, message }, false);
     }
 }
 
@@ -426,7 +426,7 @@ impl Handler<Retired> for Router {
             self.known.put(key.clone(), known);
             for take in held {
                 let start = matches!(take.message, message::Message::Request(_));
-                self.to_coordinator(&key, take, start);
+                self.hand_over(&key, take, start);
             }
         } else {
             for take in held {

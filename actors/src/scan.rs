@@ -146,11 +146,12 @@ impl Handler<FromReplica> for Scan {
         };
         let Some(question) = self.questions.get_mut(&ask).filter(|_| votes) else { return };
         question.answers.insert(from, message);
-        if question.answers.len() >= self.config.read_quorum {
-            if let Some(question) = self.questions.remove(&ask) {
-                // Whoever asked may be gone.
-                let _ = question.back.send(question.answers.into_values().collect());
-            }
+        if question.answers.len() < self.config.read_quorum {
+            return;
+        }
+        if let Some(question) = self.questions.remove(&ask) {
+            // Whoever asked may be gone.
+            let _ = question.back.send(question.answers.into_values().collect());
         }
     }
 }

@@ -167,10 +167,10 @@ impl Replica {
 
     fn enqueue(&mut self, work: Work) {
         let Some(queue) = &self.queue else { return };
-        if let Err(Turned { work, reason }) = queue.push(work) {
-            if let Some((to, message)) = no_vote(self.me, &work, reason) {
-                self.let_out(to, message);
-            }
+        let Err(turned) = queue.push(work) else { return };
+        let Turned { work, reason } = *turned;
+        if let Some((to, message)) = no_vote(self.me, &work, reason) {
+            self.let_out(to, message);
         }
     }
 

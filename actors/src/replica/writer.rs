@@ -118,16 +118,16 @@ impl Queue {
     ///
     /// # Errors
     /// The work, where too much waits already.
-    pub fn push(&self, work: Work) -> Result<(), Turned> {
+    pub fn push(&self, work: Work) -> Result<(), Box<Turned>> {
         let bytes = work.bytes();
         if self.shared.waiting.load(Ordering::Relaxed) + bytes > QUEUE_BYTES {
-            return Err(Turned { work, reason: Reason::Overloaded });
+            return Err(Box::new(Turned { work, reason: Reason::Overloaded }));
         }
         self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
         self.sender.try_send(work).map_err(|turned| {
             self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
             let (TrySendError::Full(work) | TrySendError::Disconnected(work)) = turned;
-            Turned { work, reason: Reason::Overloaded }
+            Box::new(Turned { work, reason: Reason::Overloaded })
         })
     }
 }

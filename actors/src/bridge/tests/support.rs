@@ -158,6 +158,7 @@ pub(super) fn settings(me: u16) -> Settings {
     let others = ids.into_iter().filter(|id| *id != me);
     let peers = others.map(|id| Peer { id: NodeId(id.into()), address: address(id) });
     Settings {
+        strategy: String::new(),
         me: NodeId(me.into()),
         listen: address(me),
         peers: peers.collect(),
