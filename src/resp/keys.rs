@@ -24,22 +24,22 @@ const PATTERN_BYTES_MAX: usize = 4 * 1024;
 const READ: &[&str] = &["readonly"];
 
 pub(super) const COMMANDS: &[Spec] = &[
-    Spec::write("del", -2, |call| delete(call)).keys(1, -1, 1).about(
+    Spec::write("del", -2, delete).keys(1, -1, 1).about(
         "generic",
         "1.0.0",
         "Deletes keys, each by itself.",
     ),
-    Spec::write("unlink", -2, |call| delete(call)).keys(1, -1, 1).about(
+    Spec::write("unlink", -2, delete).keys(1, -1, 1).about(
         "generic",
         "4.0.0",
         "Deletes keys, each by itself; the same as DEL.",
     ),
-    Spec::read("exists", -2, |call| exists(call)).keys(1, -1, 1).about(
+    Spec::read("exists", -2, exists).keys(1, -1, 1).about(
         "generic",
         "1.0.0",
         "Counts the keys that exist.",
     ),
-    Spec::read("touch", -2, |call| exists(call)).keys(1, -1, 1).about(
+    Spec::read("touch", -2, exists).keys(1, -1, 1).about(
         "generic",
         "3.2.1",
         "Counts the keys that exist; the same as EXISTS.",

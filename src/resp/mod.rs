@@ -43,6 +43,8 @@ mod pipeline;
 mod server;
 mod session;
 mod strings;
+#[cfg(test)]
+mod tests;
 
 use session::Session;
 use simpledynamo_actors::{

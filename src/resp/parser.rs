@@ -446,7 +446,7 @@ mod tests {
                 ),
                 0..40,
             ),
-            head in prop_oneof![Just(&b""[..]), Just(b"*3\r\n$90\r\n"), Just(b"*9\r\n$1000\r\n")],
+            head in prop_oneof![Just(&b""[..]), Just(&b"*3\r\n$90\r\n"[..]), Just(&b"*9\r\n$1000\r\n"[..])],
         ) {
             let mut parser = Parser::new(BOUNDS);
             let mut input = BytesMut::from(head);

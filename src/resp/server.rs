@@ -88,7 +88,10 @@ fn config_get(shared: &Shared, patterns: &[Bytes]) -> Frame {
     Frame::Map(pairs.map(|(name, value)| (Frame::text(name), Frame::text(value))).collect())
 }
 
-const SECTIONS: [(&str, fn(&Shared, &Status) -> String); 7] = [
+/// Writes one section's lines.
+type Section = fn(&Shared, &Status) -> String;
+
+const SECTIONS: [(&str, Section); 7] = [
     ("Server", section_server),
     ("Clients", section_clients),
     ("Memory", section_memory),
