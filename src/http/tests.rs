@@ -1,0 +1,1 @@
+//! Real sockets, a node that is not there.
