@@ -32,6 +32,9 @@ use tokio::sync::oneshot;
 /// How often time-outs are looked for. A retry is late by half of it on average.
 const TICK: Duration = Duration::from_millis(5);
 
+/// A tick later than this by so much means that this process was stopped or starved.
+const STOOD_STILL: Duration = Duration::from_millis(250);
+
 /// The first asker number of coordinators; smaller ones name the node's other askers.
 const FIRST_COORDINATOR: u64 = 16;
 
@@ -117,6 +120,7 @@ pub struct Router {
     known: KnownCache,
     incarnation: u64,
     next_asker: u64,
+    last_tick: Time,
     figures: Figures,
 }
 
@@ -150,6 +154,7 @@ impl Router {
             known: KnownCache::new(),
             incarnation,
             next_asker: FIRST_COORDINATOR,
+            last_tick: Time::default(),
             figures: Figures::default(),
             settings,
         }
@@ -309,6 +314,11 @@ impl Router {
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
         let now = self.ways.clock.mono();
+        let gap = now.since(self.last_tick);
+        self.last_tick = now;
+        if gap > STOOD_STILL {
+            self.routing.stood_still(now, gap);
+        }
         while let Some((_, key)) = self.wakes.pop_first_if(|(at, _)| *at <= now) {
             match self.coordinators.get(&key) {
                 Some(Entry::Alive { addr, .. } | Entry::Retiring { addr, .. }) => {
