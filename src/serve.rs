@@ -8,7 +8,7 @@
 //! milliseconds until the front end is there, and then may be answered `-LOADING`.
 
 use crate::{
-    config::{Cluster, ConfigError, node_dir},
+    config::{Cluster, ConfigError, Node, node_dir},
     http,
     pidfile::{Claimed, PidFile},
     standin::{node, resp},
@@ -19,6 +19,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    task::{JoinError, JoinSet},
 };
 
 /// Why a node could not be started or did not end well.
@@ -67,36 +68,52 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
         started.map_err(|error| other(&format!("node {id} cannot start"), &error))?;
     let (stop, stopped) = watch::channel(false);
     let password = cluster.password.clone().map(|password| password.0);
-    let client_settings =
-        resp::ClientSettings { limits: cluster.limits.clone(), password: password.clone() };
-    let front = tokio::task::spawn_local(resp::serve(
-        clients,
-        handle.clone(),
-        client_settings,
-        stopped.clone(),
-    ));
-    let site = tokio::task::spawn_local(http::serve(pages, handle, password, stopped));
-    log::info!(
-        "node {id} is up: clients on {}, peers on {}, http on {}",
-        me.client,
-        me.peer,
-        me.http
-    );
+    let asked = http::Asked::from(&handle);
+    let settings = client_settings(cluster, id, password.clone());
+    let mut fronts = JoinSet::new();
+    fronts.spawn_local(resp::serve(clients, handle, settings, stopped.clone()));
+    fronts.spawn_local(http::serve(pages, asked, password, stopped));
+    let Node { client, peer, http, .. } = me;
+    log::info!("node {id} is up: clients on {client}, peers on {peer}, http on {http}");
 
-    signals.next().await;
+    let end = tokio::select! {
+        () = signals.next() => Ok(()),
+        Some(early) = fronts.join_next() => Err(ended_early(early)),
+    };
     log::info!("stopping");
     stop.send_replace(true);
     let orderly = async {
-        // Err: the task panicked, which the panic hook has told.
-        let _ = front.await;
-        let _ = site.await;
+        while fronts.join_next().await.is_some() {}
         stopper.stop().await;
     };
     tokio::select! {
         () = orderly => log::info!("stopped"),
         () = signals.next() => log::warn!("a second signal: stopping at once"),
     }
-    Ok(())
+    end
+}
+
+fn client_settings(
+    cluster: &Cluster,
+    me: NodeId,
+    password: Option<String>,
+) -> resp::ClientSettings {
+    resp::ClientSettings {
+        limits: cluster.limits.clone(),
+        password,
+        ring: cluster.ring(),
+        me,
+        write_quorum: usize::try_from(cluster.write_quorum).unwrap_or(usize::MAX),
+    }
+}
+
+/// A front end has ended although nobody asked it to: half a node must not live on.
+fn ended_early(how: Result<io::Result<()>, JoinError>) -> ServeError {
+    match how {
+        Ok(Ok(())) => ServeError::Other("a front end ended by itself".to_owned()),
+        Ok(Err(error)) => other("a front end ended", &error),
+        Err(error) => other("a front end broke", &error),
+    }
 }
 
 fn other(what: &str, error: &dyn fmt::Display) -> ServeError {

@@ -91,6 +91,7 @@ pub(crate) mod node {
 
 pub(crate) mod resp {
     use simpledynamo_actors::{messages::NodeHandle, settings::Limits};
+    use simpledynamo_protocol::ring::{NodeId, Ring};
     use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
     use tokio::{
         io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -101,6 +102,9 @@ pub(crate) mod resp {
     pub(crate) struct ClientSettings {
         pub(crate) limits: Limits,
         pub(crate) password: Option<String>,
+        pub(crate) ring: Ring,
+        pub(crate) me: NodeId,
+        pub(crate) write_quorum: usize,
     }
 
     type Store = Rc<RefCell<BTreeMap<Vec<u8>, Vec<u8>>>>;
@@ -110,15 +114,16 @@ pub(crate) mod resp {
         _node: NodeHandle,
         settings: ClientSettings,
         mut stop: watch::Receiver<bool>,
-    ) {
-        log::debug!("{:?} {}", settings.limits, settings.password.is_some());
+    ) -> std::io::Result<()> {
+        let ClientSettings { limits, password, ring, me, write_quorum } = settings;
+        log::debug!("{limits:?} {} {ring:?} {me} {write_quorum}", password.is_some());
         let store = Store::default();
         loop {
             tokio::select! {
                 Ok((stream, _)) = listener.accept() => {
                     tokio::task::spawn_local(answer(stream, Rc::clone(&store)));
                 }
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
             }
         }
     }
