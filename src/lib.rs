@@ -5,5 +5,5 @@ pub mod config;
 pub mod http;
 pub mod logger;
 pub mod pidfile;
+pub mod resp;
 pub mod serve;
-mod standin;

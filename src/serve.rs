@@ -11,8 +11,9 @@ use crate::{
     config::{Cluster, ConfigError, Node, node_dir},
     http,
     pidfile::{Claimed, PidFile},
-    standin::{node, resp},
+    resp,
 };
+use simpledynamo_actors::{bridge::net::Tcp, node};
 use simpledynamo_protocol::ring::NodeId;
 use std::{fmt, io, net::SocketAddr, path::Path};
 use tokio::{
@@ -61,10 +62,10 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
     let pages = bind(me.http, "http", id).await?;
 
     let started = tokio::select! {
-        started = node::start(settings) => started,
+        started = node::start(Tcp, settings) => started,
         () = signals.next() => return Ok(()),
     };
-    let (handle, stopper) =
+    let (handle, mut stopper) =
         started.map_err(|error| other(&format!("node {id} cannot start"), &error))?;
     let (stop, stopped) = watch::channel(false);
     let password = cluster.password.clone().map(|password| password.0);
@@ -78,6 +79,7 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
 
     let end = tokio::select! {
         () = signals.next() => Ok(()),
+        why = stopper.failed() => Err(ServeError::Other(format!("node {id} stopped: {why}"))),
         Some(early) = fronts.join_next() => Err(ended_early(early)),
     };
     log::info!("stopping");

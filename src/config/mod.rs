@@ -179,15 +179,20 @@ impl Cluster {
     /// `quorum 3 2 2 5554 5556 …` (strategy, replicas, quorums, sorted ids).
     #[must_use]
     pub fn cluster_id(&self) -> u64 {
-        let Replication::Quorum = self.replication;
         let mut ids: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
         ids.sort();
-        let mut text =
-            format!("quorum {} {} {}", self.replicas, self.read_quorum, self.write_quorum);
+        let mut text = self.strategy();
         for id in ids {
             text.push_str(&format!(" {id}"));
         }
         Position::of(text.as_bytes()).prefix()
+    }
+
+    /// Strategy, replicas, read and write quorum: `quorum 3 2 2`.
+    #[must_use]
+    pub fn strategy(&self) -> String {
+        let Replication::Quorum = self.replication;
+        format!("quorum {} {} {}", self.replicas, self.read_quorum, self.write_quorum)
     }
 
     /// What one node starts with; its own directory is `data_dir/ID`.
@@ -216,6 +221,7 @@ impl Cluster {
             request_timeout: self.request_timeout,
             deadline: self.deadline,
             tombstone_grace: self.tombstone_grace,
+            strategy: self.strategy(),
             durability: self.durability,
             limits: self.limits.clone(),
             cluster_id: self.cluster_id(),

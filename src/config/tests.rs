@@ -137,7 +137,7 @@ fn units_are_explained() {
     assert_eq!(
         head("[limits]\nvalue_bytes = \"1MB\""),
         "cluster.toml:2:15: \"1MB\" is not a size: write a whole number with its unit, such as \
-         \"65535B\", \"64KiB\", \"1MiB\" or \"1GiB\""
+         \"512B\", \"64KiB\", \"1MiB\" or \"1GiB\""
     );
 }
 
@@ -215,13 +215,13 @@ fn times_are_bounded_and_ordered() {
 #[test]
 fn limits_fit_together() {
     assert_eq!(
-        head("[limits]\nkey_bytes = \"64KiB\""),
-        "cluster.toml:2:13: key_bytes = \"64KiB\" is out of range: write \"1B\" to \"65535B\""
+        head("[limits]\nkey_bytes = \"65KiB\""),
+        "cluster.toml:2:13: key_bytes = \"65KiB\" is out of range: write \"1B\" to \"64KiB\""
     );
     assert_eq!(
         head("[limits]\nvalue_bytes = \"2MiB\""),
         "cluster.toml:2:15: frame_bytes = \"2MiB\" cannot carry a record with the largest value \
-         and key: write at least \"3145727B\" (value_bytes + key_bytes + 896KiB of results + 64KiB \
+         and key: write at least \"3MiB\" (value_bytes + key_bytes + 896KiB of results + 64KiB \
          for the rest), or lower value_bytes"
     );
     assert_eq!(
