@@ -1,18 +1,17 @@
 //! The `dynamo` command from outside: its messages, its exit codes, and the life of five processes.
 //!
-//! Ports are chosen by the operating system, data lies in temporary directories, and the processes
+//! Ports are free ones, data lies in temporary directories, and the processes
 //! end with the test: `up` is stopped on drop, and its nodes end with it.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::{
-    collections::BTreeSet,
     fs,
     io::{BufRead, BufReader, Read},
     net::TcpListener,
     path::Path,
     process::{Child, Command, Output, Stdio},
-    sync::Mutex,
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -154,21 +153,20 @@ impl Drop for Up {
     }
 }
 
-/// So many ports that nobody has, chosen by the operating system; none twice in this process.
+/// So many ports that nobody has; none twice in this process. From below the range that the system
+/// takes the ports of outgoing connections from: one of those could get a node's before the node.
 fn free_ports(count: usize) -> Vec<u16> {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap();
-    let mut held = Vec::new();
-    let mut ports = Vec::new();
-    while ports.len() < count {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if given.insert(port) {
-            ports.push(port);
-        }
-        held.push(listener);
-    }
-    ports
+    const FIRST: u32 = 14_000;
+    const COUNT: u32 = 18_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Another test process at the same time starts elsewhere.
+    let start = std::process::id().wrapping_mul(977);
+    let candidates = std::iter::repeat_with(|| NEXT.fetch_add(1, Ordering::Relaxed));
+    candidates
+        .map(|n| u16::try_from(FIRST + start.wrapping_add(n) % COUNT).unwrap())
+        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .take(count)
+        .collect()
 }
 
 /// Waits for a condition.
