@@ -11,7 +11,7 @@ use crate::{
     config::{Cluster, ConfigError, Node, node_dir},
     http,
     pidfile::{Claimed, PidFile},
-    resp,
+    resp::{self, ClientSettings},
 };
 use simpledynamo_actors::{bridge::net::Tcp, node};
 use simpledynamo_protocol::ring::NodeId;
@@ -62,7 +62,7 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
     let pages = bind(me.http, "http", id).await?;
 
     let started = tokio::select! {
-        started = node::start(Tcp, settings) => started,
+        started = node::start(Tcp, settings.clone()) => started,
         () = signals.next() => return Ok(()),
     };
     let (handle, mut stopper) =
@@ -70,16 +70,23 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
     let (stop, stopped) = watch::channel(false);
     let password = cluster.password.clone().map(|password| password.0);
     let asked = http::Asked::from(&handle);
-    let settings = client_settings(cluster, id, password.clone());
+    let client_settings = ClientSettings {
+        limits: settings.limits,
+        password: password.clone(),
+        ring: settings.ring,
+        me: id,
+        write_quorum: settings.write_quorum,
+    };
     let mut fronts = JoinSet::new();
-    fronts.spawn_local(resp::serve(clients, handle, settings, stopped.clone()));
+    fronts.spawn_local(resp::serve(clients, handle, client_settings, stopped.clone()));
     fronts.spawn_local(http::serve(pages, asked, password, stopped));
     let Node { client, peer, http, .. } = me;
     log::info!("node {id} is up: clients on {client}, peers on {peer}, http on {http}");
 
     let end = tokio::select! {
         () = signals.next() => Ok(()),
-        why = stopper.failed() => Err(ServeError::Other(format!("node {id} stopped: {why}"))),
+        // No orderly stop: it would note that all was kept, and the store has just said otherwise.
+        why = stopper.failed() => return Err(ServeError::Other(format!("node {id} ended: {why}"))),
         Some(early) = fronts.join_next() => Err(ended_early(early)),
     };
     log::info!("stopping");
@@ -93,20 +100,6 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
         () = signals.next() => log::warn!("a second signal: stopping at once"),
     }
     end
-}
-
-fn client_settings(
-    cluster: &Cluster,
-    me: NodeId,
-    password: Option<String>,
-) -> resp::ClientSettings {
-    resp::ClientSettings {
-        limits: cluster.limits.clone(),
-        password,
-        ring: cluster.ring(),
-        me,
-        write_quorum: usize::try_from(cluster.write_quorum).unwrap_or(usize::MAX),
-    }
 }
 
 /// A front end has ended although nobody asked it to: half a node must not live on.

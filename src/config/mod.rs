@@ -176,7 +176,7 @@ impl Cluster {
     }
 
     /// The cluster's identity: the first 8 bytes of the SHA-1 of
-    /// `quorum 3 2 2 5554 5556 …` (strategy, replicas, quorums, sorted ids).
+    /// [`Cluster::strategy`] and the sorted ids, a space before each.
     #[must_use]
     pub fn cluster_id(&self) -> u64 {
         let mut ids: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
@@ -188,11 +188,12 @@ impl Cluster {
         Position::of(text.as_bytes()).prefix()
     }
 
-    /// Strategy, replicas, read and write quorum: `quorum 3 2 2`.
+    /// Strategy, replicas, read and write quorum: `quorum, 3 replicas, read 2, write 2`.
     #[must_use]
     pub fn strategy(&self) -> String {
         let Replication::Quorum = self.replication;
-        format!("quorum {} {} {}", self.replicas, self.read_quorum, self.write_quorum)
+        let (replicas, read, write) = (self.replicas, self.read_quorum, self.write_quorum);
+        format!("quorum, {replicas} replicas, read {read}, write {write}")
     }
 
     /// What one node starts with; its own directory is `data_dir/ID`.

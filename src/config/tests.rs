@@ -99,7 +99,7 @@ fn settings_are_one_nodes_view() {
 fn identity_is_ids_strategy_and_quorums_and_not_addresses() {
     let id = |text: &str| parse(text).unwrap().cluster_id();
     let base = ring_of_three("");
-    assert_eq!(id(&base), Position::of(b"quorum 3 2 2 1 2 3").prefix());
+    assert_eq!(id(&base), Position::of(b"quorum, 3 replicas, read 2, write 2 1 2 3").prefix());
     assert_eq!(id(&base), id(&base.replace("127.0.0.1:1", "127.0.0.2:1")));
     assert_eq!(id(&base), id(&ring_of_three("deadline = \"3s\"")));
     assert_ne!(id(&base), id(&base.replace("id = 3", "id = 4")));

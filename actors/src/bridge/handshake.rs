@@ -200,7 +200,7 @@ async fn read_packet<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Packet, Han
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::hello::Offer, *};
     use futures::executor::block_on;
 
     fn hex(bytes: &[u8]) -> String {
@@ -230,12 +230,23 @@ mod tests {
     #[test]
     fn packets_have_golden_bytes() {
         let c32 = "cc".repeat(32);
+        let offer = Offer {
+            version: 1,
+            from: NodeId(5556),
+            incarnation: 7,
+            store: u64::MAX,
+            challenge: [0xcc; 32],
+        };
         let golden = [
             (
                 Packet::Hello(hello()),
                 format!(
                     "5344594e3c00000102ef9bafcdf8acd19101b22bb42b07ffffffffffffffffff0103{c32}"
                 ),
+            ),
+            (
+                Packet::HelloBack(offer, [0xcc; 32]),
+                format!("5344594e4f000101b42b07ffffffffffffffffff01{c32}{c32}"),
             ),
             (Packet::Proof([0xcc; 32]), format!("5344594e210002{c32}")),
             (Packet::Ready, "5344594e010003".into()),

@@ -417,6 +417,20 @@ mod tests {
         assert_eq!(later.check(&proof), Err(Refusal::BadProof), "a changed hello");
     }
 
+    /// Computed with another implementation (Python's hmac) over the bytes of both packets.
+    #[test]
+    fn proofs_are_the_known_answers() {
+        let hex = |proof: &Proof| proof.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let (a, b) = (node(1, "x"), node(2, "x"));
+        let dialing = Dialing::begin(&a, NodeId(2), 9, [1; 32]);
+        let offering = Offering::begin(&b, dialing.hello, [2; 32], |_| true).unwrap();
+        let listener = "7df01009a876af1aff61db2eaa65dd8fe9f97c876114b51365e83fcde0f074f5";
+        assert_eq!(hex(&offering.proof), listener);
+        let (own, _) = dialing.answer(&offering.offer, &offering.proof).unwrap();
+        let dialer = "a8f3b2b92a7197d34001ee4eff2e46c9b10c63d1b8885b2d2e1e2eee828f693d";
+        assert_eq!(hex(&own), dialer);
+    }
+
     #[test]
     fn versions_must_overlap() {
         let (a, b) = (node(1, ""), node(2, ""));

@@ -142,7 +142,7 @@ impl Listening {
         if let Some(task) = task {
             task.abort();
         }
-        self.0.counters.borrow_mut().strangers += 1;
+        self.0.counters.borrow_mut().crowded_out += 1;
         self.0.strangers.warn(|| {
             format!("more than {UNPROVEN_MAX} connections without a hello: closed the eldest")
         });

@@ -105,6 +105,8 @@ pub struct Counters {
     pub refused: u64,
     /// Inbound connections that spoke no hello.
     pub strangers: u64,
+    /// Inbound connections closed before their hello because too many others came.
+    pub crowded_out: u64,
     /// Inbound connections closed because of a frame that is none.
     pub damaged: u64,
     /// Frames skipped because their tag is unknown here.
