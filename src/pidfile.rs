@@ -93,9 +93,22 @@ pub fn holder(path: &Path) -> Option<Pid> {
 /// Whether a process is stopped, as by SIGSTOP.
 #[must_use]
 pub fn paused(pid: Pid) -> bool {
+    state(pid) == Some('T')
+}
+
+/// Whether a process has ended so far that all its files and ports are free: it is no more, or is a
+/// zombie whose threads have all ended. Sooner, a successor could find its ports in use.
+#[must_use]
+pub fn gone(pid: Pid) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    state(pid).is_none_or(|state| matches!(state, 'Z' | 'X') && threads <= 1)
+}
+
+/// The state letter of `/proc/PID/stat`; none where there is no such process.
+fn state(pid: Pid) -> Option<char> {
     // `pid (name) T …`; the name may hold anything, so the state is looked for behind the last `)`.
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" T")))
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.trim_start().chars().next()
 }
 
 fn read(path: &Path) -> Option<Pid> {
@@ -123,7 +136,7 @@ mod tests {
         let held = PidFile::claim(&path).unwrap();
         assert_eq!(holder(&path), Some(Pid::this()));
         assert!(matches!(PidFile::claim(&path), Err(Claimed::By(Some(pid))) if pid == Pid::this()));
-        assert!(!paused(Pid::this()));
+        assert!(!paused(Pid::this()) && !gone(Pid::this()));
         drop(held);
         assert_eq!(holder(&path), None);
         assert!(!path.exists());
@@ -137,6 +150,19 @@ mod tests {
         std::fs::write(&path, format!("{}\n", std::process::id())).unwrap();
         assert_eq!(holder(&path), None);
         PidFile::claim(&path).unwrap();
+    }
+
+    #[test]
+    fn zombie_is_gone_and_so_is_one_that_was_never_there() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        // Not waited for, so it stays a zombie.
+        while state(pid) != Some('Z') {
+            std::thread::yield_now();
+        }
+        assert!(gone(pid));
+        child.wait().unwrap();
+        assert!(gone(pid));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! milliseconds until the front end is there, and then may be answered `-LOADING`.
 
 use crate::{
-    config::{Cluster, ConfigError, node_dir},
+    config::{Cluster, ConfigError, Node, node_dir},
     http,
     pidfile::{Claimed, PidFile},
     resp::{self, ClientSettings},
@@ -20,6 +20,7 @@ use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
+    task::{JoinError, JoinSet},
 };
 
 /// Why a node could not be started or did not end well.
@@ -68,48 +69,46 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
         started.map_err(|error| other(&format!("node {id} cannot start"), &error))?;
     let (stop, stopped) = watch::channel(false);
     let password = cluster.password.clone().map(|password| password.0);
-    let client_settings =
-        ClientSettings {
-            limits: settings.limits,
-            password: password.clone(),
-            ring: settings.ring,
-            me: id,
-            write_quorum: settings.write_quorum,
-        };
-    let front = tokio::task::spawn_local(resp::serve(
-        clients,
-        handle.clone(),
-        client_settings,
-        stopped.clone(),
-    ));
-    let site = tokio::task::spawn_local(http::serve(pages, handle, password, stopped));
-    log::info!(
-        "node {id} is up: clients on {}, peers on {}, http on {}",
-        me.client,
-        me.peer,
-        me.http
-    );
-
-    let failed = tokio::select! {
-        () = signals.next() => None,
-        why = stopper.failed() => Some(why),
+    let asked = http::Asked::from(&handle);
+    let client_settings = ClientSettings {
+        limits: settings.limits,
+        password: password.clone(),
+        ring: settings.ring,
+        me: id,
+        write_quorum: settings.write_quorum,
     };
-    if let Some(why) = failed {
-        return Err(ServeError::Other(why));
-    }
+    let mut fronts = JoinSet::new();
+    fronts.spawn_local(resp::serve(clients, handle, client_settings, stopped.clone()));
+    fronts.spawn_local(http::serve(pages, asked, password, stopped));
+    let Node { client, peer, http, .. } = me;
+    log::info!("node {id} is up: clients on {client}, peers on {peer}, http on {http}");
+
+    let end = tokio::select! {
+        () = signals.next() => Ok(()),
+        // No orderly stop: it would note that all was kept, and the store has just said otherwise.
+        why = stopper.failed() => return Err(ServeError::Other(format!("node {id} ended: {why}"))),
+        Some(early) = fronts.join_next() => Err(ended_early(early)),
+    };
     log::info!("stopping");
     stop.send_replace(true);
     let orderly = async {
-        // Err: the task panicked, which the panic hook has told.
-        let _ = front.await;
-        let _ = site.await;
+        while fronts.join_next().await.is_some() {}
         stopper.stop().await;
     };
     tokio::select! {
         () = orderly => log::info!("stopped"),
         () = signals.next() => log::warn!("a second signal: stopping at once"),
     }
-    Ok(())
+    end
+}
+
+/// A front end has ended although nobody asked it to: half a node must not live on.
+fn ended_early(how: Result<io::Result<()>, JoinError>) -> ServeError {
+    match how {
+        Ok(Ok(())) => ServeError::Other("a front end ended by itself".to_owned()),
+        Ok(Err(error)) => other("a front end ended", &error),
+        Err(error) => other("a front end broke", &error),
+    }
 }
 
 fn other(what: &str, error: &dyn fmt::Display) -> ServeError {

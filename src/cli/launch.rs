@@ -33,6 +33,9 @@ const TAIL_BYTES: u64 = 8 * 1024;
 const TAIL_LINES: usize = 10;
 /// How often a starting node is asked.
 const LOOK: Duration = Duration::from_millis(20);
+/// How long a read of a starting node is waited for before another is tried: less than a deadline,
+/// which a read spends that came before the other nodes.
+const PROBE_TIME: Duration = Duration::from_millis(500);
 /// Read to see whether a node serves data; no key of this name need exist.
 const PROBE_KEY: &[u8] = b"dynamo:ready";
 
@@ -133,8 +136,7 @@ pub(super) async fn serves(cluster: &Cluster, node: &Node) {
     loop {
         if let Ok(mut client) = Client::connect(node, password).await {
             // -LOADING and -NOQUORUM are errors: the others may not be there yet.
-            let patience = cluster.deadline + Duration::from_secs(1);
-            while let Ok(reply) = client.call(&[b"GET", PROBE_KEY], patience).await {
+            while let Ok(reply) = client.call(&[b"GET", PROBE_KEY], PROBE_TIME).await {
                 if matches!(reply, Reply::Bulk(_)) {
                     return;
                 }
@@ -150,11 +152,15 @@ pub(super) async fn serves(cluster: &Cluster, node: &Node) {
 pub(super) fn free(place: &Place, node: &Node) -> Result<(), Failure> {
     let id = node.id;
     if let Some(pid) = holder(&place.pid_file(id)) {
-        let (state, mend) = match paused(pid) {
-            true => ("paused", place.command(&format!("resume {id}"))),
-            false => ("already running", place.command("status")),
-        };
-        return Err(Failure::new(format!("node {id} is {state} (pid {pid}); see: {mend}")));
+        return Err(Failure::new(match paused(pid) {
+            true => {
+                let resume = place.command(&format!("resume {id}"));
+                format!("node {id} is paused (pid {pid}); let it go on with: {resume}")
+            }
+            false => {
+                format!("node {id} is already running (pid {pid}); stop it with: kill {pid}")
+            }
+        }));
     }
     for (purpose, address) in [("client", node.client), ("peer", node.peer), ("http", node.http)] {
         TcpListener::bind(address)

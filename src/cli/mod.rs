@@ -4,8 +4,8 @@
 //! failed, 2 where the command line or the configuration is wrong; with 2 nothing was started.
 //! clap, because it checks, completes and documents arguments as people expect it.
 //!
-//! Shared parts: [`launch`] starts node processes and waits for them, [`client`] is a small RESP
-//! client, [`out`] prints.
+//! Shared parts: `launch` starts node processes and waits for them, `client` is a small RESP
+//! client, `out` prints.
 
 mod check_config;
 mod client;

@@ -4,10 +4,17 @@ use super::{Failure, Place};
 use crate::{config::Cluster, logger, serve};
 use clap::Args;
 use nix::{
-    sys::{prctl, signal::Signal},
+    sys::{
+        prctl,
+        resource::{Resource, getrlimit, setrlimit},
+        signal::Signal,
+    },
     unistd,
 };
 use simpledynamo_protocol::ring::NodeId;
+
+/// Open files beside the clients' connections: the store's segments, peers, http, the log.
+const FILES_BESIDE: u64 = 1024;
 
 /// `node`
 #[derive(Args, Debug)]
@@ -36,6 +43,7 @@ pub(super) fn run(
     if let Some(owner) = arguments.owner {
         follow(owner)?;
     }
+    raise_open_files(cluster.limits.clients);
     let system = actix::System::new();
     Ok(system.block_on(serve::run(cluster, arguments.id, &place.data_dir))?)
 }
@@ -49,4 +57,22 @@ fn follow(owner: i32) -> Result<(), Failure> {
         return Err(Failure::new(format!("process {owner}, which started this node, has ended")));
     }
     Ok(())
+}
+
+/// Lets this process open as many files as its clients may need: the usual bound is 1,024.
+fn raise_open_files(clients: usize) {
+    let wanted = (clients as u64).saturating_add(FILES_BESIDE);
+    let raise = || {
+        let (now, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        let to = wanted.min(most).max(now);
+        setrlimit(Resource::RLIMIT_NOFILE, to, most).map(|()| to)
+    };
+    match raise() {
+        Ok(files) if files < wanted => log::warn!(
+            "{clients} clients need {wanted} open files and the system allows {files}: raise \
+             `ulimit -Hn` or lower limits.clients"
+        ),
+        Ok(_) => {}
+        Err(error) => log::warn!("cannot raise the number of open files: {error}"),
+    }
 }

@@ -3,7 +3,7 @@
 use super::{Failure, Place, out};
 use crate::{
     config::Cluster,
-    pidfile::{holder, paused},
+    pidfile::{gone, holder, paused},
 };
 use nix::{
     sys::signal::{self, Signal},
@@ -21,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(super) fn kill(cluster: &Cluster, place: &Place, id: NodeId) -> Result<(), Failure> {
     let pid = send(cluster, place, id, Signal::SIGKILL)?;
     let asked = Instant::now();
-    while holder(&place.pid_file(id)) == Some(pid) {
+    while !gone(pid) {
         if asked.elapsed() > END_TIME {
             return Err(Failure::new(format!(
                 "node {id} (pid {pid}) has been sent SIGKILL and is still there: it waits for its \

@@ -2,7 +2,8 @@
 //!
 //! Nothing is started before the file, the pid files and every port have been looked at. From then on
 //! one loop waits for whichever comes first: all nodes answer, a child ends, a signal. Whatever ends
-//! `up`, the nodes end with it: it stops them on SIGINT, SIGTERM and SIGHUP, and the kernel does
+//! `up`, the nodes end with it: it stops them on SIGINT, SIGTERM and SIGHUP
+//! (unless under `nohup`), and the kernel does
 //! (`--owner`) should it be killed itself.
 //!
 //! Caveat: a node that was killed and then brought back by `dynamo start` is no child of this
@@ -47,7 +48,12 @@ pub(super) async fn run(cluster: &Cluster, place: &Place) -> Result<(), Failure>
     let mut signals = Signals::new()?;
     let mut ring = Ring { cluster, place, launched: Vec::new(), gone: BTreeSet::new() };
     let end = ring.live(&mut signals).await;
-    ring.stop().await;
+    tokio::select! {
+        () = ring.stop() => return end,
+        _ = signals.stop.next() => {}
+    }
+    out::note("a second signal: killing what is left");
+    ring.kill().await;
     end
 }
 
@@ -90,12 +96,13 @@ impl Ring<'_> {
             out::note("stopping before all nodes were up");
             return Ok(());
         }
-        self.announce(began)?;
+        // Err: nobody reads the lines; a ring does not stop for that.
+        let _ = self.announce(began);
         loop {
             tokio::select! {
                 _ = signals.child.recv() => self.tell_the_gone()?,
                 name = signals.stop.next() => {
-                    out::note(format!("{name}: stopping {} nodes", self.cluster.nodes.len()));
+                    out::note(format!("{name}: stopping {} nodes", self.alive().len()));
                     return Ok(());
                 }
             }
@@ -199,12 +206,15 @@ impl Ring<'_> {
         self.send(Signal::SIGTERM);
         // A paused one has the SIGTERM pending until it goes on.
         self.send(Signal::SIGCONT);
-        if timeout(STOP_TIME, self.ended()).await.is_ok() {
-            return;
+        if timeout(STOP_TIME, self.ended()).await.is_err() {
+            let left: Vec<_> = self.alive().iter().map(|(id, _)| id.to_string()).collect();
+            let seconds = STOP_TIME.as_secs();
+            out::note(format!("still there after {seconds} s, killed: {}", left.join(", ")));
+            self.kill().await;
         }
-        let left: Vec<_> = self.alive().iter().map(|(id, _)| id.to_string()).collect();
-        let seconds = STOP_TIME.as_secs();
-        out::note(format!("still there after {seconds} s, killed: {}", left.join(", ")));
+    }
+
+    async fn kill(&mut self) {
         self.send(Signal::SIGKILL);
         // Err: one waits for its disk in the kernel; it will end without us.
         let _ = timeout(STOP_TIME, self.ended()).await;
@@ -251,7 +261,8 @@ struct Signals {
 struct StopSignals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
-    hangup: unix::Signal,
+    /// None under `nohup`, which asks that it be ignored.
+    hangup: Option<unix::Signal>,
 }
 
 impl Signals {
@@ -259,7 +270,7 @@ impl Signals {
         let stop = StopSignals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
+            hangup: if hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
         };
         Ok(Signals { stop, child: signal(SignalKind::child())? })
     }
@@ -268,10 +279,23 @@ impl Signals {
 impl StopSignals {
     /// Waits for a signal that asks to stop; its name.
     async fn next(&mut self) -> &'static str {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "Ctrl-C",
-            _ = self.hangup.recv() => "SIGHUP",
+            _ = hangup => "SIGHUP",
         }
     }
+}
+
+/// Whether this process was started with SIGHUP ignored: `SigIgn:` is a mask, signal 1 its last bit.
+fn hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|m| m & 1 == 1)
 }

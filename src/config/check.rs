@@ -7,7 +7,10 @@ use super::{
     units::{Size, Time, size, time},
 };
 use log::LevelFilter;
-use simpledynamo_actors::settings::{Durability, Limits};
+use simpledynamo_actors::{
+    settings::{Durability, Limits},
+    storage::KEY_BYTES_MAX,
+};
 use simpledynamo_protocol::{recent::RESULTS_BYTES_MAX, ring::NodeId};
 use std::{
     net::{IpAddr, SocketAddr},
@@ -25,8 +28,6 @@ const GRACE_DEADLINES: u32 = 10;
 const GRACE_SKEW: Duration = Duration::from_secs(60);
 /// Largest `value_bytes`: what Redis takes.
 const VALUE_BYTES_MAX: usize = 512 << 20;
-/// Largest key the storage engine takes.
-const KEY_BYTES_MAX: usize = 65_535;
 /// Largest `frame_bytes`; also keeps every sum below from overflowing.
 const FRAME_BYTES_MAX: usize = 1 << 30;
 /// What a record may need in a frame beside its key, its value and its results.

@@ -6,6 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Characters of a line that is still shown: two of a wide terminal's.
+const EXCERPT_CHARS_MAX: usize = 300;
+
 /// A finding. `Display`: `cluster.toml:7:12: what is wrong: the mend`, then the line itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -19,6 +22,12 @@ pub struct ConfigError {
 struct Place {
     line: usize,
     column: usize,
+    excerpt: Option<Excerpt>,
+}
+
+/// The line, and how many of its characters are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Excerpt {
     text: String,
     width: usize,
 }
@@ -51,22 +60,33 @@ impl Place {
         let column = before.get(start..).unwrap_or("").chars().count() + 1;
         let line_text = rest.lines().next().unwrap_or("");
         let spanned = text.get(span.clone()).and_then(|s| s.lines().next()).unwrap_or("");
+        let excerpt = Excerpt {
+            // One column each, so that the marks stand below what they mean.
+            text: line_text.replace(char::is_control, " "),
+            width: spanned.chars().count().max(1),
+        };
         Place {
             line: before.matches('\n').count() + 1,
             column,
-            text: line_text.to_owned(),
-            width: spanned.chars().count().max(1),
+            excerpt: showable(line_text).then_some(excerpt),
         }
     }
+}
+
+/// Whether a line may be shown: it is short, and has no secret.
+fn showable(line: &str) -> bool {
+    let hidden = ["secret", "password"].iter().any(|name| line.contains(name));
+    !hidden && line.chars().count() <= EXCERPT_CHARS_MAX
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.display();
         let Some(place) = &self.place else { return write!(f, "{file}: {}", self.what) };
-        let Place { line, column, text, width } = place;
-        writeln!(f, "{file}:{line}:{column}: {}", self.what)?;
-        writeln!(f, "{line:>5} | {text}")?;
+        let Place { line, column, excerpt } = place;
+        write!(f, "{file}:{line}:{column}: {}", self.what)?;
+        let Some(Excerpt { text, width }) = excerpt else { return Ok(()) };
+        writeln!(f, "\n{line:>5} | {text}")?;
         let indent = column - 1;
         write!(f, "      | {:indent$}{}", "", "^".repeat(*width))
     }
@@ -88,6 +108,15 @@ mod tests {
             error.to_string(),
             "c.toml:2:5: wrong: mend it\n    2 | ä = \"ö\" # here\n      |     ^^^"
         );
+    }
+
+    #[test]
+    fn secrets_and_endless_lines_are_not_shown() {
+        for text in ["secret = \"abc\"".to_owned(), format!("a = {}", "1".repeat(1_000))] {
+            let finding = Finding { span: Some(4..5), what: "wrong".into() };
+            let error = ConfigError::locate(Path::new("c.toml"), &text, finding);
+            assert_eq!(error.to_string(), "c.toml:1:5: wrong");
+        }
     }
 
     #[test]

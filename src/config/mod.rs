@@ -25,6 +25,8 @@ use simpledynamo_actors::settings::{Durability, Limits, Peer, Settings};
 use simpledynamo_protocol::ring::{NodeId, Position, Ring};
 use std::{
     fmt,
+    fs::File,
+    io::{self, Read},
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -120,27 +122,23 @@ impl Cluster {
     /// # Errors
     /// The first finding, or that the file cannot be read.
     pub fn load(file: &Path, environment: &Environment) -> Result<Cluster, ConfigError> {
-        let cannot = |error: &dyn fmt::Display| {
-            ConfigError::of_file(
-                file,
-                format!(
-                    "cannot be read ({error}): run where your cluster.toml is, or name it with \
-                     --config FILE"
-                ),
-            )
-        };
-        let length = std::fs::metadata(file).map_err(|error| cannot(&error))?.len();
-        if length > FILE_BYTES_MAX {
-            return Err(ConfigError::of_file(
-                file,
-                format!(
-                    "is {length} bytes long, more than {FILE_BYTES_MAX}: name a cluster.toml with \
-                     --config FILE"
-                ),
-            ));
+        let fail = |what: String| Err(ConfigError::of_file(file, what));
+        let mut text = String::new();
+        let read = File::open(file)
+            .and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+        match read {
+            Ok(length) if length as u64 > FILE_BYTES_MAX => fail(format!(
+                "is longer than {FILE_BYTES_MAX} bytes: name a cluster.toml with --config FILE"
+            )),
+            Ok(_) => Cluster::parse(file, &text, environment),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                fail("is not text: save it as UTF-8".to_owned())
+            }
+            Err(error) => fail(format!(
+                "cannot be read ({error}): run where your cluster.toml is, or name it with \
+                 --config FILE"
+            )),
         }
-        let text = std::fs::read_to_string(file).map_err(|error| cannot(&error))?;
-        Cluster::parse(file, &text, environment)
     }
 
     /// Checks a file's content; `file` is for messages only.
@@ -178,18 +176,24 @@ impl Cluster {
     }
 
     /// The cluster's identity: the first 8 bytes of the SHA-1 of
-    /// `quorum 3 2 2 5554 5556 …` (strategy, replicas, quorums, sorted ids).
+    /// [`Cluster::strategy`] and the sorted ids, a space before each.
     #[must_use]
     pub fn cluster_id(&self) -> u64 {
-        let Replication::Quorum = self.replication;
         let mut ids: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
         ids.sort();
-        let mut text =
-            format!("quorum {} {} {}", self.replicas, self.read_quorum, self.write_quorum);
+        let mut text = self.strategy();
         for id in ids {
             text.push_str(&format!(" {id}"));
         }
         Position::of(text.as_bytes()).prefix()
+    }
+
+    /// Strategy, replicas, read and write quorum: `quorum, 3 replicas, read 2, write 2`.
+    #[must_use]
+    pub fn strategy(&self) -> String {
+        let Replication::Quorum = self.replication;
+        let (replicas, read, write) = (self.replicas, self.read_quorum, self.write_quorum);
+        format!("quorum, {replicas} replicas, read {read}, write {write}")
     }
 
     /// What one node starts with; its own directory is `data_dir/ID`.
@@ -218,10 +222,7 @@ impl Cluster {
             request_timeout: self.request_timeout,
             deadline: self.deadline,
             tombstone_grace: self.tombstone_grace,
-            strategy: format!(
-                "quorum, {} replicas, read {}, write {}",
-                self.replicas, self.read_quorum, self.write_quorum
-            ),
+            strategy: self.strategy(),
             durability: self.durability,
             limits: self.limits.clone(),
             cluster_id: self.cluster_id(),

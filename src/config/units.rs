@@ -15,7 +15,7 @@ const SIZE: [(&str, u64); 4] = [("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Time(pub(super) Duration);
 
-/// A size as typed: "65535B", "64KiB", "1MiB", "1GiB".
+/// A size as typed: "512B", "64KiB", "1MiB", "1GiB".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size(pub(super) usize);
 
@@ -39,7 +39,7 @@ impl<'de> Deserialize<'de> for Size {
         bytes.map(Size).ok_or_else(|| {
             D::Error::custom(format!(
                 "\"{text}\" is not a size: write a whole number with its unit, such as \
-                 \"65535B\", \"64KiB\", \"1MiB\" or \"1GiB\""
+                 \"512B\", \"64KiB\", \"1MiB\" or \"1GiB\""
             ))
         })
     }

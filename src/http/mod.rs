@@ -7,7 +7,7 @@
 //! With a password all but `/health` ask for it: basic authentication with any user name, or
 //! `Authorization: Bearer PASSWORD`. axum, because it is hyper with routes and nothing else.
 //!
-//! Caveats: a connection may stay open without asking anything; [`CONNECTIONS_MAX`] bounds how many
+//! Caveats: a connection may stay open without asking anything; `CONNECTIONS_MAX` bounds how many
 //! do. Nothing is encrypted.
 
 mod door;
@@ -15,6 +15,7 @@ mod page;
 
 pub use page::{Row, StatusPage};
 
+use actix::Recipient;
 use axum::{
     Json, Router,
     extract::{Request, State},
@@ -33,9 +34,24 @@ const CONNECTIONS_MAX: usize = 64;
 /// How long the node may take to say how it is: its threads are busy longer only when it is ill.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
+/// Whom the pages ask; a part of [`NodeHandle`].
+#[derive(Clone)]
+pub struct Asked {
+    /// The membership table.
+    pub status: Recipient<AskStatus>,
+    /// The membership table.
+    pub table: Recipient<AskTable>,
+}
+
+impl From<&NodeHandle> for Asked {
+    fn from(node: &NodeHandle) -> Asked {
+        Asked { status: node.status.clone(), table: node.table.clone() }
+    }
+}
+
 #[derive(Clone)]
 struct Site {
-    node: NodeHandle,
+    node: Asked,
     password: Option<Arc<str>>,
 }
 
@@ -45,7 +61,7 @@ struct Site {
 /// The listener's.
 pub async fn serve(
     listener: TcpListener,
-    node: NodeHandle,
+    node: Asked,
     password: Option<String>,
     mut stop: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
