@@ -138,9 +138,7 @@ fn condition(options: &[Bytes]) -> Result<ExpireIf, Failure> {
         (true, ..) => Ok(ExpireIf::None),
         // Without an expiry GT never holds, so XX adds nothing to it.
         (_, _, true, _) => Ok(ExpireIf::Later),
-        (_, true, _, true) => {
-            Err("ERR XX and LT options at the same time are not supported".into())
-        }
+        (_, true, _, true) => Ok(ExpireIf::SomeEarlier),
         (_, _, _, true) => Ok(ExpireIf::Earlier),
         (_, true, ..) => Ok(ExpireIf::Some),
         _ => Ok(ExpireIf::Always),

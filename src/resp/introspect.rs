@@ -20,7 +20,7 @@ fn command(call: &mut Call<'_>) -> Result<Action, Failure> {
     let frame = match (word.as_str(), rest) {
         ("count", []) => Frame::count(TABLE.len() as u64),
         ("info", names) => {
-            Frame::Array(chosen(names).map(|found| found.map_or(Frame::NilArray, info)).collect())
+            Frame::Array(chosen(names).map(|found| found.map_or(Frame::Nil, info)).collect())
         }
         ("docs", names) => Frame::Map(chosen(names).flatten().map(docs).collect()),
         ("list", []) => list(|_| true),
@@ -36,7 +36,7 @@ fn command(call: &mut Call<'_>) -> Result<Action, Failure> {
             }
         }
         ("list", _) => return Err(args::SYNTAX),
-        ("getkeys", [_, ..]) => getkeys(rest)?,
+        ("getkeys", [_, _, ..]) => getkeys(rest)?,
         ("help", []) => help(
             "COMMAND",
             &[
@@ -69,19 +69,15 @@ fn list(fits: impl Fn(&Spec) -> bool) -> Frame {
 /// Categories, without the leading `@`.
 fn categories(spec: &Spec) -> Vec<&'static str> {
     let speed = if spec.flags.contains(&"fast") { "fast" } else { "slow" };
-    let mut categories = match spec.group {
-        "generic" => vec!["keyspace"],
-        "string" => vec!["string"],
-        "connection" => vec!["connection"],
-        _ => Vec::new(),
+    let rights = [("readonly", "read"), ("write", "write")];
+    let rights = rights.into_iter().filter(|(flag, _)| spec.flags.contains(flag));
+    let group = match spec.group {
+        "generic" => Some("keyspace"),
+        "string" => Some("string"),
+        "connection" => Some("connection"),
+        _ => None,
     };
-    for (flag, category) in [("readonly", "read"), ("write", "write")] {
-        if spec.flags.contains(&flag) {
-            categories.push(category);
-        }
-    }
-    categories.push(speed);
-    categories
+    rights.map(|(_, category)| category).chain(group).chain([speed]).collect()
 }
 
 /// Name, arity, flags, first key, last key, step, categories, tips, key specifications, subcommands.

@@ -116,65 +116,59 @@ fn get(call: &mut Call<'_>) -> Result<Action, Failure> {
     call.single(key, Command::Get)
 }
 
-/// SET's options; an option given twice, or beside one it excludes, is a syntax error.
+/// SET's options. The same one may come twice, as in Redis; one beside another that it excludes is a
+/// syntax error.
+#[derive(Default)]
 struct SetOptions<'a> {
-    condition: Option<(Which, &'a [u8])>,
-    expiry: Option<Expiry>,
+    when: Option<When<'a>>,
+    keep: bool,
+    expiry: Option<(Span, &'a Bytes)>,
     get: bool,
 }
 
-#[derive(Clone, Copy)]
-enum Which {
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When<'a> {
     Absent,
     Present,
-    Equals,
+    Equals(&'a Bytes),
 }
 
 impl SetOptions<'_> {
     fn parse(options: &[Bytes]) -> Result<SetOptions<'_>, Failure> {
-        let mut parsed = SetOptions { condition: None, expiry: None, get: false };
+        let mut parsed = SetOptions::default();
         let mut rest = options;
-        // The expiry is judged last: a later syntax error goes before it, as in Redis.
-        let mut typed = None;
         while let [option, after @ ..] = rest {
             rest = after;
-            let condition = match option {
-                word if args::is(word, "NX") => Some((Which::Absent, &[][..])),
-                word if args::is(word, "XX") => Some((Which::Present, &[][..])),
-                word if args::is(word, "IFEQ") => {
-                    let [value, after @ ..] = rest else { return Err(args::SYNTAX) };
-                    rest = after;
-                    Some((Which::Equals, &value[..]))
-                }
-                _ => None,
+            let when = if args::is(option, "NX") {
+                Some(When::Absent)
+            } else if args::is(option, "XX") {
+                Some(When::Present)
+            } else if args::is(option, "IFEQ")
+                && let [value, after @ ..] = after
+            {
+                rest = after;
+                Some(When::Equals(value))
+            } else {
+                None
             };
-            if let Some(condition) = condition {
-                let again = parsed.condition.replace(condition);
-                if again.is_some_and(|(which, _)| {
-                    !matches!(
-                        (which, condition.0),
-                        (Which::Absent, Which::Absent) | (Which::Present, Which::Present)
-                    )
-                }) {
+            if let Some(when) = when {
+                if parsed.when.replace(when).is_some_and(|before| before != when) {
                     return Err(args::SYNTAX);
                 }
             } else if args::is(option, "GET") {
                 parsed.get = true;
-            } else if args::is(option, "KEEPTTL") && typed.is_none() {
-                parsed.expiry = Some(Expiry::Keep);
+            } else if args::is(option, "KEEPTTL") && parsed.expiry.is_none() {
+                parsed.keep = true;
             } else if let Some(span) = Span::option(option)
-                && let [number, after @ ..] = rest
-                && parsed.expiry.is_none()
-                && typed.is_none()
+                && let [number, after @ ..] = after
+                && !parsed.keep
+                && parsed.expiry.is_none_or(|(before, _)| before == span)
             {
                 rest = after;
-                typed = Some((span, number));
+                parsed.expiry = Some((span, number));
             } else {
                 return Err(args::SYNTAX);
             }
-        }
-        if let Some((span, number)) = typed {
-            parsed.expiry = Some(expiry::fresh("set", span, number)?);
         }
         Ok(parsed)
     }
@@ -182,14 +176,18 @@ impl SetOptions<'_> {
 
 fn set(call: &mut Call<'_>) -> Result<Action, Failure> {
     let [_, key, value, options @ ..] = call.args else { return Err(call.wrong_arguments()) };
-    let SetOptions { condition, expiry, get } = SetOptions::parse(options)?;
-    let condition = match condition {
+    let SetOptions { when, keep, expiry, get } = SetOptions::parse(options)?;
+    let condition = match when {
         None => Condition::Always,
-        Some((Which::Absent, _)) => Condition::IfAbsent,
-        Some((Which::Present, _)) => Condition::IfPresent,
-        Some((Which::Equals, old)) => Condition::IfEquals(call.value(old)?),
+        Some(When::Absent) => Condition::IfAbsent,
+        Some(When::Present) => Condition::IfPresent,
+        Some(When::Equals(old)) => Condition::IfEquals(call.value(old)?),
     };
-    let expiry = expiry.unwrap_or(Expiry::Clear);
+    let expiry = match expiry {
+        Some((span, number)) => expiry::fresh("set", span, number)?,
+        None if keep => Expiry::Keep,
+        None => Expiry::Clear,
+    };
     let value = call.value(value)?;
     call.single(key, Command::Set { value, condition, expiry, get })
 }

@@ -60,6 +60,11 @@ impl Shelf {
         let _ = reply.send(Completed { op, verdict: Verdict::Reply(said) });
     }
 
+    /// Commands executed.
+    pub(super) fn operations(&self) -> u64 {
+        self.operations
+    }
+
     /// Lets the oldest waiting commands end, so many.
     pub(super) fn release(&mut self, count: usize) {
         for execute in self.waiting.drain(..count).collect::<Vec<_>>() {
