@@ -30,7 +30,7 @@ pub struct Ask {
 }
 
 /// A message and its way. `Display`: `5554 → 5558 Prepare key=x ballot=3.5554`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Envelope {
     /// Sender.
     pub from: NodeId,
@@ -49,7 +49,7 @@ impl fmt::Display for Envelope {
 macro_rules! messages {
     ($($(#[$doc:meta])* $tag:literal $name:ident),+ $(,)?) => {
         /// Every message between nodes.
-        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         pub enum Message {
             $($(#[$doc])* $name($name),)+
         }
@@ -155,7 +155,7 @@ messages! {
 }
 
 /// A client's operation on its way to a coordinator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Request {
     /// Its name, the same in every attempt.
     pub op: OpId,
@@ -175,7 +175,7 @@ pub struct Request {
 }
 
 /// What became of an attempt.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Answer {
     /// Which operation.
     pub op: OpId,
@@ -186,7 +186,7 @@ pub struct Answer {
 }
 
 /// The end of one attempt at one coordinator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Outcome {
     /// It took place, on a chosen state.
     Done {
@@ -204,7 +204,7 @@ pub enum Outcome {
 }
 
 /// Why a coordinator did not propose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Reason {
     /// No quorum of replicas answered in time.
     NoQuorum,
@@ -219,7 +219,7 @@ pub enum Reason {
 }
 
 /// Phase one: promise `ballot` and say what you hold.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Prepare {
     /// Which register.
     pub key: Key,
@@ -228,7 +228,7 @@ pub struct Prepare {
 }
 
 /// A promise not to accept below `ballot`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Promise {
     /// Which register.
     pub key: Key,
@@ -239,7 +239,7 @@ pub struct Promise {
 }
 
 /// Phase two: store `record`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Accept {
     /// Which register.
     pub key: Key,
@@ -248,7 +248,7 @@ pub struct Accept {
 }
 
 /// The record of this stamp, or a later one of the same owner, is durable at the sender.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Accepted {
     /// Which register.
     pub key: Key,
@@ -257,7 +257,7 @@ pub struct Accepted {
 }
 
 /// No: a ballot at least as high as yours stands here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Refused {
     /// Which register.
     pub key: Key,
@@ -268,7 +268,7 @@ pub struct Refused {
 }
 
 /// What do you hold durably?
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Query {
     /// Which register.
     pub key: Key,
@@ -279,7 +279,7 @@ pub struct Query {
 }
 
 /// A replica's durable record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct State {
     /// Which register.
     pub key: Key,
@@ -290,7 +290,7 @@ pub struct State {
 }
 
 /// What a replica holds of a key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Held {
     /// Nothing.
     Nothing,
@@ -313,7 +313,7 @@ impl Held {
 }
 
 /// The sender does not vote in this round: it is overloaded or a learner.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NoVote {
     /// Which register.
     pub key: Key,
@@ -324,7 +324,7 @@ pub struct NoVote {
 }
 
 /// What a replica was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Round {
     /// Begin a ballot (asked by the node's own coordinator).
     Begin,
@@ -335,25 +335,25 @@ pub enum Round {
 }
 
 /// Are you there?
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Probe {
     /// Name of the question.
     pub ask: Ask,
 }
 
 /// Yes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Alive {
     /// Which question.
     pub ask: Ask,
 }
 
 /// You were away: messages for you were dropped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Missed {}
 
 /// The digests of a range's buckets?
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AskDigests {
     /// Name of the question.
     pub ask: Ask,
@@ -362,7 +362,7 @@ pub struct AskDigests {
 }
 
 /// A digest a bucket, see [`crate::register::digest`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Digests {
     /// Which question.
     pub ask: Ask,
@@ -377,7 +377,7 @@ pub struct Digests {
 }
 
 /// The rows of a range between two prefixes of positions, in order?
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct AskList {
     /// Name of the question.
     pub ask: Ask,
@@ -392,7 +392,7 @@ pub struct AskList {
 }
 
 /// Rows in order of position.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Listed {
     /// Which question.
     pub ask: Ask,
@@ -407,7 +407,7 @@ pub struct Listed {
 }
 
 /// A key as a listing shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Row {
     /// The key.
     pub key: Key,
@@ -420,7 +420,7 @@ pub struct Row {
 }
 
 /// The whole records of these keys?
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Fetch {
     /// Name of the question.
     pub ask: Ask,
@@ -429,7 +429,7 @@ pub struct Fetch {
 }
 
 /// Records asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Records {
     /// Which question.
     pub ask: Ask,
@@ -438,7 +438,7 @@ pub struct Records {
 }
 
 /// Forget this tombstone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Collect {
     /// Which key.
     pub key: Key,
@@ -447,14 +447,14 @@ pub struct Collect {
 }
 
 /// A starting node introduces itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Greet {
     /// Its store's id: a new one where the data directory was empty.
     pub store: u64,
 }
 
 /// What a peer remembers durably of the node that greets it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Welcome {
     /// The greeted store's id, to match.
     pub store: u64,
@@ -464,6 +464,19 @@ pub struct Welcome {
     pub incarnation: u64,
     /// The peer's own ceiling.
     pub ceiling: u64,
+}
+
+impl Message {
+    /// Who asked, where this is the answer to a listing.
+    #[must_use]
+    pub fn asker(&self) -> Option<u64> {
+        match self {
+            Message::Digests(answer) => Some(answer.ask.asker),
+            Message::Listed(answer) => Some(answer.ask.asker),
+            Message::Records(answer) => Some(answer.ask.asker),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Message {

@@ -26,6 +26,8 @@ const ZERO_EXPONENT: i64 = -16_446;
 /// A decimal point farther than this right or left of the first digit is out of range for certain
 /// (the bounds are 4,932 and 4,950); bounds the work before anything is computed.
 const POINT_MAX: i64 = 5_000;
+/// Decimal digits that fit a limb of 32 bits: long numbers are read and printed in such groups.
+const GROUP_DIGITS: usize = 9;
 
 /// A number, or infinite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,19 +165,28 @@ fn nearest(digits: &[u8], power: i64) -> Option<Size> {
         return None;
     }
     let mut above = Natural::default();
-    for digit in digits {
-        above.multiply_add(10, u32::from(digit - b'0'));
+    for group in digits.chunks(GROUP_DIGITS) {
+        let value = group.iter().fold(0, |value, digit| value * 10 + u32::from(digit - b'0'));
+        above.multiply_add(power_of_ten(group.len() as u64), value);
     }
     let mut below = Natural::from(1);
     let scaled = if power < 0 { &mut below } else { &mut above };
-    for _ in 0..power.unsigned_abs() {
-        scaled.multiply_add(10, 0);
+    let mut places = power.unsigned_abs();
+    while places > 0 {
+        let group = places.min(GROUP_DIGITS as u64);
+        scaled.multiply_add(power_of_ten(group), 0);
+        places -= group;
     }
     let (quotient, exponent) = divide(above, below);
     // Ties to even: exactly half the smallest subnormal is zero too.
     let bits = i64::from(u128::BITS - quotient.leading_zeros()) + exponent;
     let tiny = bits <= ZERO_EXPONENT || (bits == ZERO_EXPONENT + 1 && quotient.is_power_of_two());
     if tiny { None } else { round(quotient, exponent) }
+}
+
+/// 10 to the power of at most [`GROUP_DIGITS`].
+fn power_of_ten(places: u64) -> u32 {
+    (0..places).fold(1, |power, _| power * 10)
 }
 
 /// `above / below` as `quotient × 2^exponent` with at least 65 bits and a sticky lowest bit.
@@ -316,20 +327,20 @@ impl Natural {
     }
 
     fn print(mut self) -> String {
-        const GROUP: u64 = 1_000_000_000;
+        let group = u64::from(power_of_ten(GROUP_DIGITS as u64));
         let mut groups = Vec::new();
         while !self.0.is_empty() {
             let mut rest = 0u64;
             for limb in self.0.iter_mut().rev() {
                 rest = rest << u32::BITS | u64::from(*limb);
-                *limb = (rest / GROUP) as u32;
-                rest %= GROUP;
+                *limb = (rest / group) as u32;
+                rest %= group;
             }
             self.trim();
             groups.push(rest);
         }
         let Some(top) = groups.pop() else { return String::from("0") };
-        let rest = groups.iter().rev().map(|group| format!("{group:09}"));
+        let rest = groups.iter().rev().map(|digits| format!("{digits:0GROUP_DIGITS$}"));
         std::iter::once(top.to_string()).chain(rest).collect()
     }
 }

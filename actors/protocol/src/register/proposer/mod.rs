@@ -1,0 +1,283 @@
+//! A key's coordinator: it keeps the key's requests in order and drives the rounds.
+//!
+//! A node *owns* a key after a quorum promised its ballot. While it does, a write is one round trip:
+//! it proposes the new state under its ballot with the next version. All requests that wait when a
+//! round starts are folded into it: several writes become one version, reads between them are
+//! answered from the states in between once the last is chosen. Requests that change nothing (reads,
+//! failed conditions) ask all replicas what they hold; a write quorum with one stamp is a chosen
+//! state and the answer. Where there is none, the state is written back first.
+//!
+//! ```text
+//!            reads, nothing changes          writes, owned
+//!   Idle ──────────────────────► Querying   Idle ─────────► Accepting ──► Idle (chosen)
+//!     │ writes, not owned           │ no agreement              │ refused, silent
+//!     ▼                             ▼                           ▼
+//!   Beginning ──► Preparing ◄───────┴───────────────────── Backing off
+//! ```
+//!
+//! Any refusal or silence gives the ballot up; a (ballot, version) is never used for a second
+//! content. Time decides only when to try again. Source: register.md, "Messages and rules".
+//!
+//! Caveat: a request that was part of an accept which found no quorum stays *proposed*: if no later
+//! round settles it before its patience ends, its outcome is unknown, and is said to be.
+
+mod fold;
+mod rounds;
+
+use crate::{
+    ballot::Ballot,
+    effect::{Effect, Effects},
+    message::{Answer, Ask, Message, Outcome, Reason, Request},
+    record::{Key, Record},
+    ring::NodeId,
+    time::{Now, Time},
+};
+use std::{collections::VecDeque, time::Duration};
+
+use rounds::{Phase, Tally};
+
+/// Requests that wait at one key before further ones are turned away: a key that slow is stuck.
+pub const QUEUE_MAX: usize = 4_096;
+
+/// How long a round waits for the last replica once it cannot end without it. A replica that is
+/// only behind answers well within; one that is gone costs this once.
+pub const LAST_REPLICA_WAIT: Duration = Duration::from_millis(10);
+
+/// The first back-off after a duel is at most this; it doubles to [`BACKOFF_MAX`].
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(2);
+
+/// The longest back-off.
+pub const BACKOFF_MAX: Duration = Duration::from_millis(64);
+
+/// What a coordinator goes by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Config {
+    /// The coordinating node.
+    pub me: NodeId,
+    /// The key's preference list.
+    pub replicas: Vec<NodeId>,
+    /// Promises that make a ballot owned. With `write_quorum` more than all replicas.
+    pub read_quorum: usize,
+    /// Replicas that make a state chosen. More than half of all.
+    pub write_quorum: usize,
+    /// Silence after which a round is given up.
+    pub round_timeout: Duration,
+    /// The largest value a command may make, bytes.
+    pub value_bytes_max: usize,
+}
+
+/// What a coordinator knows of its key and is worth keeping while nobody asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Known {
+    /// The ballot under which this node may write, if any.
+    pub owned: Option<Ballot>,
+    /// The state last seen chosen, or, while owned, the state to build on.
+    pub record: Option<Record>,
+    /// Whether the state is known to be held by a write quorum.
+    pub chosen: bool,
+}
+
+/// A request in the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Waiting {
+    request: Request,
+    deadline: Time,
+    /// It was part of an accept: it may have been applied.
+    proposed: bool,
+    /// It was seen to change something: a query cannot answer it.
+    changes: bool,
+}
+
+/// The coordinator of one key at one node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Proposer {
+    key: Key,
+    config: Config,
+    known: Known,
+    queue: VecDeque<Waiting>,
+    phase: Phase,
+    /// When the phase is given up; meaningless while idle.
+    until: Time,
+    /// Larger than any round met.
+    above: u64,
+    /// Rounds lost in a row.
+    lost: u32,
+    ask: Ask,
+    seed: u64,
+}
+
+impl Proposer {
+    /// A coordinator that starts from what the node still `known`s. `ask` names its questions: its
+    /// (incarnation, asker) must never have been given out before. `seed` feeds the back-off.
+    #[must_use]
+    pub fn new(key: Key, config: Config, known: Known, ask: Ask, seed: u64) -> Proposer {
+        Proposer {
+            key,
+            config,
+            known,
+            queue: VecDeque::new(),
+            phase: Phase::Idle,
+            until: Time::default(),
+            above: 0,
+            lost: 0,
+            ask,
+            seed: seed | 1,
+        }
+    }
+
+    /// Takes a client's operation.
+    pub fn request(&mut self, now: Now, request: Request, out: &mut Effects) {
+        let deadline = now.mono + Duration::from_millis(u64::from(request.patience));
+        let waiting = Waiting { request, deadline, proposed: false, changes: false };
+        if self.queue.len() >= QUEUE_MAX {
+            return answer(&waiting, Outcome::NotProposed(Reason::Overloaded), out);
+        }
+        self.queue.push_back(waiting);
+        self.advance(now, out);
+    }
+
+    /// Takes a replica's answer.
+    pub fn message(&mut self, now: Now, from: NodeId, message: Message, out: &mut Effects) {
+        match message {
+            Message::Promise(promise) => self.promised(now, from, promise, out),
+            Message::Accepted(accepted) => self.accepted(now, from, accepted.stamp, out),
+            Message::Refused(refused) => self.refused(now, from, &refused, out),
+            Message::State(state) => self.state(now, from, state, out),
+            Message::NoVote(no_vote) => self.no_vote(now, from, &no_vote, out),
+            Message::Request(request) => self.request(now, request, out),
+            Message::Answer(_)
+            | Message::Prepare(_)
+            | Message::Accept(_)
+            | Message::Query(_)
+            | Message::Probe(_)
+            | Message::Alive(_)
+            | Message::Missed(_)
+            | Message::AskDigests(_)
+            | Message::Digests(_)
+            | Message::AskList(_)
+            | Message::Listed(_)
+            | Message::Fetch(_)
+            | Message::Records(_)
+            | Message::Collect(_)
+            | Message::Greet(_)
+            | Message::Welcome(_) => {}
+        }
+    }
+
+    /// To be called at or after [`Proposer::next_wake`]; calling it at other times does no harm.
+    pub fn wake(&mut self, now: Now, out: &mut Effects) {
+        if matches!(self.phase, Phase::Idle) || now.mono < self.until {
+            return;
+        }
+        self.timed_out(now, out);
+    }
+
+    /// When to call [`Proposer::wake`] at the latest; none while idle.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Time> {
+        (!matches!(self.phase, Phase::Idle)).then_some(self.until)
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle) && self.queue.is_empty()
+    }
+
+    /// Requests that wait or are under way.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+            + match &self.phase {
+                Phase::Accepting { served, .. } => served.len(),
+                Phase::Querying { batch, .. } => batch.len(),
+                Phase::Idle | Phase::Beginning | Phase::Preparing { .. } | Phase::BackingOff => 0,
+            }
+    }
+
+    /// Ends the coordinator and gives back what is worth keeping.
+    #[must_use]
+    pub fn into_known(self) -> Known {
+        self.known
+    }
+
+    /// Starts the next round if there is one to start.
+    fn advance(&mut self, now: Now, out: &mut Effects) {
+        if !matches!(self.phase, Phase::Idle) {
+            return;
+        }
+        self.expire(now, out);
+        if self.queue.is_empty() {
+            return;
+        }
+        if self.known.owned.is_some() {
+            self.write_or_confirm(now, out);
+        } else if self.queue.front().is_some_and(Waiting::may_query) {
+            self.start_query(now, out);
+        } else {
+            self.start_ballot(now, out);
+        }
+    }
+
+    /// Answers the requests whose patience has ended.
+    fn expire(&mut self, now: Now, out: &mut Effects) {
+        if self.queue.iter().all(|waiting| waiting.deadline > now.mono) {
+            return;
+        }
+        let (over, rest) = std::mem::take(&mut self.queue)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|waiting| waiting.deadline <= now.mono);
+        self.queue = rest;
+        for waiting in &over {
+            let outcome = if waiting.proposed && !waiting.request.command.is_read() {
+                Outcome::Unknown
+            } else {
+                Outcome::NotProposed(Reason::NoQuorum)
+            };
+            answer(waiting, outcome, out);
+        }
+    }
+
+    /// Puts a batch back at the front of the queue, in its order.
+    fn requeue(&mut self, batch: impl DoubleEndedIterator<Item = Waiting>) {
+        for waiting in batch.rev() {
+            self.queue.push_front(waiting);
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, until: Time) {
+        self.phase = phase;
+        self.until = until;
+    }
+
+    fn tally(&self) -> Tally {
+        Tally::new(self.config.replicas.len())
+    }
+
+    /// A random span up to the back-off of this many lost rounds (xorshift; any seed will do, the
+    /// spans of two duelling nodes only have to differ).
+    fn backoff(&mut self) -> Duration {
+        self.seed ^= self.seed << 13;
+        self.seed ^= self.seed >> 7;
+        self.seed ^= self.seed << 17;
+        let most = BACKOFF_FIRST.saturating_mul(1 << self.lost.min(5)).min(BACKOFF_MAX);
+        let micros = u64::try_from(most.as_micros()).unwrap_or(1).max(1);
+        Duration::from_micros(1 + self.seed % micros)
+    }
+
+    fn send(&self, to: NodeId, message: impl Into<Message>, out: &mut Effects) {
+        out.push(Effect::Send { to, message: message.into() });
+    }
+}
+
+impl Waiting {
+    /// Whether a query can answer it as far as is known.
+    fn may_query(&self) -> bool {
+        self.request.command.is_read() && !self.changes
+    }
+}
+
+fn answer(waiting: &Waiting, outcome: Outcome, out: &mut Effects) {
+    let Request { op, attempt, .. } = waiting.request;
+    out.push(Effect::Send { to: op.router, message: Answer { op, attempt, outcome }.into() });
+}

@@ -1,0 +1,381 @@
+//! The rounds of a coordinator: begin, prepare, accept, query.
+
+use super::{
+    LAST_REPLICA_WAIT, Proposer, Waiting,
+    fold::{FOLD_MAX, Fold, Served},
+};
+use crate::{
+    ballot::{Ballot, Stamp},
+    effect::{Effect, Effects},
+    message::{Accept, Ask, Held, NoVote, Prepare, Promise, Query, Refused, Round, State},
+    record::{Record, stamp_of},
+    ring::NodeId,
+    time::Now,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Phase {
+    /// Nothing.
+    Idle,
+    /// The own replica was asked for a ballot.
+    Beginning,
+    /// Phase one at this ballot.
+    Preparing { ballot: Ballot, promises: BTreeMap<NodeId, Option<Record>>, tally: Tally },
+    /// Phase two of this record.
+    Accepting { record: Record, served: Vec<Served>, lost: bool, tally: Tally },
+    /// A read round.
+    Querying {
+        ask: Ask,
+        have: Option<Record>,
+        answers: BTreeMap<NodeId, Option<Stamp>>,
+        batch: Vec<Waiting>,
+        tally: Tally,
+    },
+    /// A ballot was lost to somebody; a random pause lets one of the two win.
+    BackingOff,
+}
+
+/// Who has answered a round, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Tally {
+    replicas: usize,
+    votes: BTreeSet<NodeId>,
+    against: BTreeSet<NodeId>,
+}
+
+impl Tally {
+    pub(super) fn new(replicas: usize) -> Tally {
+        Tally { replicas, votes: BTreeSet::new(), against: BTreeSet::new() }
+    }
+
+    /// How many more votes could come at most.
+    fn possible(&self) -> usize {
+        self.replicas - self.against.len()
+    }
+
+    /// Whether every replica has answered.
+    fn complete(&self) -> bool {
+        self.votes.len() + self.against.len() >= self.replicas
+    }
+}
+
+impl Proposer {
+    // --- a ballot -------------------------------------------------------------------------------
+
+    /// Asks the own replica for a fresh ballot: rounds are never used again, across restarts too,
+    /// and only the replica knows which are used.
+    pub(super) fn start_ballot(&mut self, now: Now, out: &mut Effects) {
+        self.known.owned = None;
+        self.enter(Phase::Beginning, now.mono + self.config.round_timeout);
+        out.push(Effect::Begin { key: self.key.clone(), above: self.above });
+    }
+
+    pub(super) fn promised(&mut self, now: Now, from: NodeId, got: Promise, out: &mut Effects) {
+        if matches!(self.phase, Phase::Beginning) {
+            if from != self.config.me || got.ballot.node != self.config.me {
+                return;
+            }
+            self.start_prepare(now, got.ballot, out);
+        }
+        let Phase::Preparing { ballot, promises, tally } = &mut self.phase else { return };
+        if *ballot != got.ballot {
+            return;
+        }
+        promises.insert(from, got.record);
+        tally.votes.insert(from);
+        if promises.len() >= self.config.read_quorum {
+            self.own(now, out);
+        }
+    }
+
+    fn start_prepare(&mut self, now: Now, ballot: Ballot, out: &mut Effects) {
+        self.above = self.above.max(ballot.round);
+        let phase = Phase::Preparing { ballot, promises: BTreeMap::new(), tally: self.tally() };
+        self.enter(phase, now.mono + self.config.round_timeout);
+        for to in self.others() {
+            self.send(to, Prepare { key: self.key.clone(), ballot }, out);
+        }
+    }
+
+    /// A quorum promised: the largest record among the answers is the state to build on.
+    fn own(&mut self, now: Now, out: &mut Effects) {
+        let Phase::Preparing { ballot, promises, .. } =
+            std::mem::replace(&mut self.phase, Phase::Idle)
+        else {
+            return;
+        };
+        let state = promises.values().flatten().max_by_key(|record| record.stamp).cloned();
+        let same =
+            promises.values().filter(|held| stamp_of(held.as_ref()) == stamp_of(state.as_ref()));
+        self.known.chosen = same.count() >= self.config.write_quorum;
+        self.known.record = state;
+        self.known.owned = Some(ballot);
+        self.advance(now, out);
+    }
+
+    // --- a write --------------------------------------------------------------------------------
+
+    /// Owned: proposes what the waiting requests make of the state. Where they change nothing, the
+    /// state itself must be chosen before they are answered: it is written back, or, if that was
+    /// done, asked for, since another coordinator may have taken the key over.
+    pub(super) fn write_or_confirm(&mut self, now: Now, out: &mut Effects) {
+        let Some(ballot) = self.known.owned else { return };
+        let (fold, served) = self.fold(now);
+        if fold.changed() {
+            let record = fold.into_record(ballot, self.known.record.as_ref());
+            return self.start_accept(now, record, served, out);
+        }
+        match self.known.record.clone() {
+            Some(state) if !self.known.chosen => {
+                let version = state.stamp.version;
+                let record = Record { stamp: Stamp { ballot, version }, ..state };
+                self.start_accept(now, record, served, out);
+            }
+            _ => {
+                let unchanging = |served: Served| Waiting { changes: false, ..served.waiting };
+                self.requeue(served.into_iter().map(unchanging));
+                self.start_query(now, out);
+            }
+        }
+    }
+
+    fn start_accept(&mut self, now: Now, record: Record, served: Vec<Served>, out: &mut Effects) {
+        for to in self.config.replicas.clone() {
+            self.send(to, Accept { key: self.key.clone(), record: record.clone() }, out);
+        }
+        self.known.record = Some(record.clone());
+        self.known.chosen = false;
+        let phase = Phase::Accepting { record, served, lost: false, tally: self.tally() };
+        self.enter(phase, now.mono + self.config.round_timeout);
+    }
+
+    pub(super) fn accepted(&mut self, now: Now, from: NodeId, stamp: Stamp, out: &mut Effects) {
+        let Phase::Accepting { record, tally, .. } = &mut self.phase else { return };
+        if record.stamp != stamp {
+            return;
+        }
+        tally.votes.insert(from);
+        if tally.votes.len() < self.config.write_quorum {
+            return;
+        }
+        let Phase::Accepting { served, lost, .. } = std::mem::replace(&mut self.phase, Phase::Idle)
+        else {
+            return;
+        };
+        self.known.chosen = true;
+        self.lost = 0;
+        if lost {
+            self.known.owned = None;
+        }
+        for served in served {
+            served.tell(out);
+        }
+        self.advance(now, out);
+    }
+
+    // --- a read ---------------------------------------------------------------------------------
+
+    /// Asks all replicas what they hold, for every request at the front that a query can answer.
+    /// Only requests that are here now: a later one must not be answered from an older question.
+    pub(super) fn start_query(&mut self, now: Now, out: &mut Effects) {
+        let owned = self.known.owned.is_some();
+        let fits = |waiting: &Waiting| !waiting.changes && (owned || waiting.may_query());
+        let count = self.queue.iter().take(FOLD_MAX).take_while(|waiting| fits(waiting)).count();
+        let batch: Vec<_> = self.queue.drain(..count).collect();
+        self.ask.n += 1;
+        let (ask, have) = (self.ask, self.known.record.clone());
+        for to in self.config.replicas.clone() {
+            let query = Query { key: self.key.clone(), ask, have: stamp_of(have.as_ref()) };
+            self.send(to, query, out);
+        }
+        let phase =
+            Phase::Querying { ask, have, answers: BTreeMap::new(), batch, tally: self.tally() };
+        self.enter(phase, now.mono + self.config.round_timeout);
+    }
+
+    pub(super) fn state(&mut self, now: Now, from: NodeId, got: State, out: &mut Effects) {
+        let Phase::Querying { ask, have, answers, tally, .. } = &mut self.phase else { return };
+        if *ask != got.ask {
+            return;
+        }
+        tally.votes.insert(from);
+        answers.insert(from, got.held.stamp());
+        let stamp = got.held.stamp();
+        let same = answers.values().filter(|held| **held == stamp).count();
+        if same >= self.config.write_quorum {
+            let record = match got.held {
+                Held::Nothing => None,
+                Held::Same(_) => have.take(),
+                Held::Record(record) => Some(record),
+            };
+            return self.settled(now, record, out);
+        }
+        self.judge_query(now, out);
+    }
+
+    /// A write quorum holds `state`: it is chosen. Answers the requests that it answers; the first
+    /// that would change it goes back to the queue with all behind it.
+    fn settled(&mut self, now: Now, state: Option<Record>, out: &mut Effects) {
+        let Phase::Querying { batch, .. } = std::mem::replace(&mut self.phase, Phase::Idle) else {
+            return;
+        };
+        if stamp_of(self.known.record.as_ref()) != stamp_of(state.as_ref()) {
+            self.known.owned = None;
+        }
+        self.known.record = state;
+        self.known.chosen = true;
+        self.lost = 0;
+        let mut batch = batch.into_iter();
+        let mut back = Vec::new();
+        for mut waiting in batch.by_ref() {
+            let mut fold = Fold::new(self.known.record.as_ref(), self.context(now));
+            let outcome = fold.serve(&waiting);
+            if fold.changed() {
+                waiting.changes = true;
+                back.push(waiting);
+                break;
+            }
+            Served { waiting, outcome }.tell(out);
+        }
+        back.extend(batch);
+        self.requeue(back.into_iter());
+        self.advance(now, out);
+    }
+
+    /// Ends a query that cannot agree any more: the state is written back under a ballot of our own.
+    fn judge_query(&mut self, now: Now, out: &mut Effects) {
+        let Phase::Querying { answers, tally, .. } = &self.phase else { return };
+        if tally.complete() {
+            if answers.len() >= self.config.read_quorum {
+                self.write_back(now, out);
+            } else {
+                self.give_up(now, out);
+            }
+        } else if answers.len() >= self.config.write_quorum {
+            self.until = self.until.min(now.mono + LAST_REPLICA_WAIT);
+        }
+    }
+
+    fn write_back(&mut self, now: Now, out: &mut Effects) {
+        let Phase::Querying { mut batch, .. } = std::mem::replace(&mut self.phase, Phase::Idle)
+        else {
+            return;
+        };
+        self.known.chosen = false;
+        if self.known.owned.is_none() || self.known.record.is_none() {
+            self.known.owned = None;
+            if let Some(first) = batch.first_mut() {
+                first.changes = true;
+            }
+        }
+        self.requeue(batch.into_iter());
+        self.advance(now, out);
+    }
+
+    // --- refusals, silence ----------------------------------------------------------------------
+
+    pub(super) fn refused(&mut self, now: Now, from: NodeId, got: &Refused, out: &mut Effects) {
+        self.above = self.above.max(got.promised.round);
+        if self.known.owned == Some(got.asked) && !matches!(self.phase, Phase::Accepting { .. }) {
+            self.known.owned = None;
+        }
+        match &mut self.phase {
+            Phase::Preparing { ballot, tally, .. } if *ballot == got.asked => {
+                tally.against.insert(from);
+                self.lost_vote(now, self.config.read_quorum, out);
+            }
+            Phase::Accepting { record, tally, lost, .. } if record.stamp.ballot == got.asked => {
+                tally.against.insert(from);
+                *lost = true;
+                self.lost_vote(now, self.config.write_quorum, out);
+            }
+            Phase::Beginning if from == self.config.me => self.give_up(now, out),
+            Phase::Preparing { .. }
+            | Phase::Accepting { .. }
+            | Phase::Beginning
+            | Phase::Idle
+            | Phase::Querying { .. }
+            | Phase::BackingOff => {}
+        }
+    }
+
+    pub(super) fn no_vote(&mut self, now: Now, from: NodeId, got: &NoVote, out: &mut Effects) {
+        match (&mut self.phase, got.round) {
+            (Phase::Beginning, Round::Begin) if from == self.config.me => self.give_up(now, out),
+            (Phase::Preparing { ballot, tally, .. }, Round::Ballot(asked)) if *ballot == asked => {
+                tally.against.insert(from);
+                self.lost_vote(now, self.config.read_quorum, out);
+            }
+            (Phase::Accepting { record, tally, .. }, Round::Ballot(asked))
+                if record.stamp.ballot == asked =>
+            {
+                tally.against.insert(from);
+                self.lost_vote(now, self.config.write_quorum, out);
+            }
+            (Phase::Querying { ask, tally, .. }, Round::Query(asked)) if *ask == asked => {
+                tally.against.insert(from);
+                self.judge_query(now, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// A vote is lost: with a quorum out of reach the round ends now, else the rest gets a moment.
+    fn lost_vote(&mut self, now: Now, quorum: usize, out: &mut Effects) {
+        let (Phase::Preparing { tally, .. } | Phase::Accepting { tally, .. }) = &self.phase else {
+            return;
+        };
+        if tally.possible() < quorum {
+            self.give_up(now, out);
+        } else {
+            self.until = self.until.min(now.mono + LAST_REPLICA_WAIT);
+        }
+    }
+
+    /// Drops the ballot, puts the requests back and pauses for a random moment.
+    fn give_up(&mut self, now: Now, out: &mut Effects) {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Accepting { served, .. } => {
+                self.known = super::Known::default();
+                self.requeue(served.into_iter().map(|served| Waiting {
+                    proposed: served.waiting.proposed || served.is_in_state(),
+                    ..served.waiting
+                }));
+            }
+            Phase::Querying { batch, .. } => self.requeue(batch.into_iter()),
+            Phase::Idle | Phase::Beginning | Phase::Preparing { .. } | Phase::BackingOff => {
+                self.known.owned = None;
+            }
+        }
+        self.expire(now, out);
+        if self.queue.is_empty() {
+            return;
+        }
+        self.lost = self.lost.saturating_add(1);
+        let until = now.mono + self.backoff();
+        self.enter(Phase::BackingOff, until);
+    }
+
+    pub(super) fn timed_out(&mut self, now: Now, out: &mut Effects) {
+        match &self.phase {
+            Phase::BackingOff => {
+                self.phase = Phase::Idle;
+                self.advance(now, out);
+            }
+            Phase::Querying { answers, .. } if answers.len() >= self.config.read_quorum => {
+                self.write_back(now, out);
+            }
+            Phase::Idle
+            | Phase::Beginning
+            | Phase::Preparing { .. }
+            | Phase::Accepting { .. }
+            | Phase::Querying { .. } => self.give_up(now, out),
+        }
+    }
+
+    fn others(&self) -> Vec<NodeId> {
+        self.config.replicas.iter().copied().filter(|to| *to != self.config.me).collect()
+    }
+}
