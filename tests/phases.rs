@@ -121,7 +121,7 @@ fn phase_3_concurrent_operations_on_the_same_keys() {
 fn phase_4_every_operation_with_each_node_dead() {
     let mut ring = Processes::start(REPLICATION);
     let mut worker = Worker::new(0, 0, ring.doors(), Instant::now());
-    for dead in 0..IDS.len() {
+    for (dead, id) in IDS.iter().enumerate() {
         ring.kill(&[dead]);
         for i in 0..20 {
             // Every other node in turn, and keys of every range.
@@ -145,14 +145,14 @@ fn phase_4_every_operation_with_each_node_dead() {
                     Answer::Int(number) => number.to_string(),
                     other => format!("\"{}\"", text(&other)),
                 };
-                assert_eq!(seen, expected, "{name} of {key} with {} dead", IDS[dead]);
+                assert_eq!(seen, expected, "{name} of {key} with {id} dead");
             }
         }
         ring.restart(dead);
         worker.move_to(dead);
         for i in 0..20 {
             let outcome = worker.run(&format!("r-{dead}-{i}"), Command::Get).unwrap();
-            assert_eq!(outcome.to_string(), "\"5\"", "read at {}, which was dead", IDS[dead]);
+            assert_eq!(outcome.to_string(), "\"5\"", "read at {id}, which was dead");
         }
     }
     settle(&ring, &History { operations: worker.history });

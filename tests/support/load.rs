@@ -131,7 +131,7 @@ impl Worker {
     /// Any operation that suits the kind of key.
     pub fn any_command(&mut self, key: &str) -> Command {
         let last = self.history.iter().rev().take(50).find_map(|operation| {
-            match (&operation.key == &key.into(), &operation.outcome) {
+            match (*operation.key == *key.as_bytes(), &operation.outcome) {
                 (true, Outcome::Reply(Reply::Bulk(value))) => Some(value.clone()),
                 _ => None,
             }
@@ -170,7 +170,7 @@ fn spell(key: &str, command: &Command) -> Vec<Vec<u8>> {
                 Condition::IfEquals(old) => words.extend(["IFEQ".into(), old.to_vec()]),
             }
         }
-        other => unimplemented!("the load has no {other}"),
+        other => panic!("the load has no {other}"),
     }
     words
 }
