@@ -80,14 +80,19 @@ impl Recent {
         known.map_or(Seen::New, |(_, reply)| Seen::Applied(reply.clone()))
     }
 
-    /// Remembers that `op` was applied with `reply`, and forgets what its router has finished.
+    /// Remembers that `op` was applied with `reply`, and forgets what its router has finished; what
+    /// is forgotten makes room for `reply`. For an `op` that [`Recent::seen`] calls new: of one that
+    /// is stale nothing is remembered, and the first result of one that was applied stays.
     pub fn note(&mut self, op: OpId, done_below: u64, reply: &Reply) {
-        let kept = self.results_bytes(op.router) + reply.size() <= RESULTS_BYTES_MAX;
-        let memory = self.memory_of(op);
-        memory.done_below = memory.done_below.max(done_below);
-        let below = memory.done_below;
-        memory.results.retain(|(seq, _)| *seq >= below);
-        memory.results.push((op.seq, kept.then(|| reply.clone())));
+        self.forget(op, done_below);
+        if self.seen(op) != Seen::New {
+            return;
+        }
+        let kept = self.results_bytes() + reply.size() <= RESULTS_BYTES_MAX;
+        let result = (op.seq, kept.then(|| reply.clone()));
+        if let Some(memory) = self.routers.iter_mut().find(|memory| memory.router == op.router) {
+            memory.results.push(result);
+        }
     }
 
     /// Results kept, all routers together.
@@ -102,28 +107,144 @@ impl Recent {
         self.len() == 0
     }
 
-    /// All kept results together, in bytes; those that a note for `next` drops are still counted.
-    fn results_bytes(&self, _next: NodeId) -> usize {
-        let replies = self.routers.iter().flat_map(|memory| &memory.results);
-        replies.map(|(_, reply)| reply.as_ref().map_or(0, Reply::size)).sum()
+    /// All kept results together, bytes.
+    fn results_bytes(&self) -> usize {
+        let results = self.routers.iter().flat_map(|memory| &memory.results);
+        results.map(|(_, reply)| reply.as_ref().map_or(0, Reply::size)).sum()
     }
 
-    fn memory_of(&mut self, op: OpId) -> &mut RouterMemory {
-        let at = self.routers.iter().position(|memory| memory.router == op.router);
+    /// Brings the memory of the op's router up to its incarnation and to `done_below`.
+    fn forget(&mut self, op: OpId, done_below: u64) {
         let fresh = RouterMemory {
             router: op.router,
             incarnation: op.incarnation,
-            done_below: 0,
+            done_below,
             results: Vec::new(),
         };
-        let at = at.unwrap_or_else(|| {
-            self.routers.push(fresh.clone());
-            self.routers.len() - 1
-        });
-        let memory = &mut self.routers[at];
-        if memory.incarnation < op.incarnation {
-            *memory = fresh;
+        let known = self.routers.iter_mut().find(|memory| memory.router == op.router);
+        match known {
+            None => self.routers.push(fresh),
+            Some(memory) if memory.incarnation < op.incarnation => *memory = fresh,
+            Some(memory) if memory.incarnation > op.incarnation => {}
+            Some(memory) => {
+                memory.done_below = memory.done_below.max(done_below);
+                let below = memory.done_below;
+                memory.results.retain(|(seq, _)| *seq >= below);
+            }
         }
-        memory
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Value;
+
+    fn op(router: u32, incarnation: u64, seq: u64) -> OpId {
+        OpId { router: NodeId(router), incarnation, seq }
+    }
+
+    fn bulk(bytes: usize) -> Reply {
+        Reply::Bulk(Value::from(vec![b'x'; bytes]))
+    }
+
+    fn noted(ops: &[(OpId, u64)]) -> Recent {
+        let mut recent = Recent::default();
+        for (op, done_below) in ops {
+            recent.note(*op, *done_below, &Reply::Int(op.seq as i64));
+        }
+        recent
+    }
+
+    fn applied(seq: i64) -> Seen {
+        Seen::Applied(Some(Reply::Int(seq)))
+    }
+
+    #[test]
+    fn an_operation_never_noted_is_new() {
+        assert_eq!(Recent::default().seen(op(1, 1, 1)), Seen::New);
+        let recent = noted(&[(op(1, 1, 5), 3)]);
+        for new in [op(2, 1, 5), op(1, 1, 3), op(1, 1, 4), op(1, 1, 6), op(1, 2, 1)] {
+            assert_eq!(recent.seen(new), Seen::New, "{new}");
+        }
+    }
+
+    #[test]
+    fn a_noted_operation_is_applied_with_its_first_result() {
+        let mut recent = noted(&[(op(1, 1, 5), 0), (op(2, 1, 5), 0), (op(1, 1, 4), 0)]);
+        assert_eq!(recent.seen(op(1, 1, 4)), applied(4));
+        assert_eq!(recent.seen(op(1, 1, 5)), applied(5));
+        assert_eq!(recent.len(), 3);
+        recent.note(op(1, 1, 5), 0, &Reply::Nil);
+        assert_eq!(recent.seen(op(1, 1, 5)), applied(5));
+        assert_eq!(recent.len(), 3);
+    }
+
+    #[test]
+    fn what_a_router_has_finished_is_stale_and_forgotten_its_own_only() {
+        let recent = noted(&[
+            (op(1, 1, 5), 0),
+            (op(1, 1, 6), 0),
+            (op(2, 1, 5), 0),
+            (op(1, 1, 7), 6),
+            (op(1, 1, 8), 2),
+        ]);
+        assert_eq!(recent.seen(op(1, 1, 5)), Seen::Stale, "a lower bound takes nothing back");
+        assert_eq!(recent.seen(op(1, 1, 6)), applied(6), "the bound itself is not finished");
+        assert_eq!(recent.seen(op(2, 1, 5)), applied(5));
+        assert_eq!(recent.len(), 4);
+    }
+
+    #[test]
+    fn a_stale_operation_leaves_no_trace() {
+        let mut recent = noted(&[(op(1, 2, 5), 5)]);
+        let before = recent.clone();
+        recent.note(op(1, 2, 4), 0, &Reply::Ok);
+        recent.note(op(1, 1, 9), 9, &Reply::Ok);
+        assert_eq!(recent, before);
+    }
+
+    #[test]
+    fn an_older_incarnation_is_stale() {
+        let recent = noted(&[(op(1, 2, 5), 0)]);
+        assert_eq!(recent.seen(op(1, 1, 5)), Seen::Stale);
+        assert_eq!(recent.seen(op(1, 1, 99)), Seen::Stale);
+    }
+
+    #[test]
+    fn a_newer_incarnation_replaces_what_the_older_left() {
+        let recent = noted(&[(op(1, 1, 50), 40), (op(1, 2, 3), 2)]);
+        assert_eq!(recent.len(), 1);
+        assert_eq!(recent.seen(op(1, 2, 3)), applied(3));
+        assert_eq!(recent.seen(op(1, 2, 2)), Seen::New, "the older bound is gone with its life");
+        assert_eq!(recent.seen(op(1, 2, 1)), Seen::Stale);
+        assert_eq!(recent.seen(op(1, 1, 50)), Seen::Stale);
+    }
+
+    #[test]
+    fn a_result_too_large_to_keep_is_remembered_without_it() {
+        let mut recent = Recent::default();
+        recent.note(op(1, 1, 1), 0, &bulk(RESULTS_BYTES_MAX));
+        recent.note(op(2, 1, 1), 0, &bulk(1));
+        recent.note(op(2, 1, 2), 0, &bulk(0));
+        assert_eq!(recent.seen(op(1, 1, 1)), Seen::Applied(Some(bulk(RESULTS_BYTES_MAX))));
+        assert_eq!(recent.seen(op(2, 1, 1)), Seen::Applied(None));
+        assert_eq!(recent.seen(op(2, 1, 2)), Seen::Applied(Some(bulk(0))));
+        let mut recent = Recent::default();
+        recent.note(op(1, 1, 1), 0, &bulk(RESULTS_BYTES_MAX + 1));
+        assert_eq!(recent.seen(op(1, 1, 1)), Seen::Applied(None));
+        assert!(!recent.is_empty());
+    }
+
+    #[test]
+    fn what_a_note_forgets_makes_room_for_its_own_result() {
+        for next in [(op(1, 1, 2), 2), (op(1, 2, 1), 0)] {
+            let mut recent = Recent::default();
+            recent.note(op(1, 1, 1), 0, &bulk(RESULTS_BYTES_MAX));
+            recent.note(next.0, next.1, &bulk(RESULTS_BYTES_MAX));
+            let kept = Seen::Applied(Some(bulk(RESULTS_BYTES_MAX)));
+            assert_eq!(recent.seen(next.0), kept, "{}", next.0);
+            assert_eq!(recent.len(), 1);
+        }
     }
 }

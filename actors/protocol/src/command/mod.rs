@@ -6,6 +6,7 @@
 //! another coordinator means the same moment.
 
 mod apply;
+mod long_double;
 mod number;
 
 pub use apply::apply;
