@@ -38,6 +38,8 @@ pub struct Clients {
     operations: Vec<Operation>,
     /// From here on every operation must succeed.
     peace: Option<usize>,
+    /// Operations whose node crashed under the client.
+    abandoned: BTreeSet<usize>,
 }
 
 impl Clients {
@@ -55,7 +57,8 @@ impl Clients {
             time_to_live: chaos.time_to_live,
             skew: chaos.skew,
             operations: Vec::new(),
-            peace: None,
+            peace: chaos.single.then_some(0),
+            abandoned: BTreeSet::new(),
         }
     }
 
@@ -69,7 +72,7 @@ impl Clients {
 
     /// Gives every client its part of a last look: a write and a read of each key at each node.
     pub fn inspect(&mut self, keys: &[Key], nodes: Vec<NodeId>) {
-        self.peace = Some(self.operations.len());
+        self.peace = self.peace.or(Some(self.operations.len()));
         let count = self.clients.len();
         let all = keys.iter().flat_map(|key| nodes.iter().map(move |node| (*node, key.clone())));
         for (place, (node, key)) in all.enumerate() {
@@ -177,6 +180,7 @@ impl Clients {
             if client.at.is_some_and(|(at, _, _)| at == node) {
                 let (_, _, place) = client.at.take().expect("just seen");
                 self.operations[place].returned = Some(now);
+                self.abandoned.insert(place);
                 left.push(number as u32);
             }
         }
@@ -190,11 +194,11 @@ impl Clients {
     /// Linearizability of every key, and success of all that was asked in peace.
     pub fn judge(&self) -> Result<(), Violation> {
         let peace = self.peace.unwrap_or(self.operations.len());
-        if let Some(failed) = self.operations[peace..]
-            .iter()
-            .find(|operation| !matches!(operation.outcome, Outcome::Reply(_)))
-        {
-            return Err(Violation { rule: "success", text: format!("{failed:?}") });
+        for (place, operation) in self.operations.iter().enumerate().skip(peace) {
+            let replied = matches!(operation.outcome, Outcome::Reply(_));
+            if !replied && !self.abandoned.contains(&place) {
+                return Err(Violation { rule: "success", text: format!("{operation:?}") });
+            }
         }
         let timed: BTreeSet<&Key> =
             self.operations.iter().filter(|o| ttl::expires(&o.command)).map(|o| &o.key).collect();

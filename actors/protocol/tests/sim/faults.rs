@@ -6,6 +6,7 @@
 
 use super::{
     invariants::{Fact, Violation},
+    node::Node,
     world::{Event, World},
 };
 use simpledynamo_protocol::{register::acceptor::Standing, ring::NodeId};
@@ -18,6 +19,9 @@ impl World {
         let every = self.chaos.fault_every.unwrap_or(u64::MAX);
         let after = self.rng.between(every / 2, every * 2);
         self.after(after, Event::Fault);
+        if self.chaos.single && !self.is_whole() {
+            return Ok(());
+        }
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         let id = *self.rng.pick(&ids);
         let lasts = self.rng.between(1_000, 1_000 + self.chaos.fault_lasts);
@@ -59,6 +63,12 @@ impl World {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Nothing is broken at the moment.
+    fn is_whole(&self) -> bool {
+        let well = |node: &Node| node.up && node.acceptor.standing() == Standing::Voter;
+        self.nodes.values().all(well) && self.paused.is_empty() && self.cut.is_empty()
     }
 
     fn may_wipe(&self, id: NodeId) -> bool {

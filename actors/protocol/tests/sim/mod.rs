@@ -34,12 +34,3 @@ pub mod node;
 pub mod rng;
 pub mod ttl;
 pub mod world;
-
-use invariants::Violation;
-use mutant::Mutant;
-use world::{Ended, World};
-
-/// Runs one seed.
-pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Ended, Violation> {
-    World::new(seed, mutant).run()
-}

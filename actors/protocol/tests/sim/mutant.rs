@@ -8,6 +8,7 @@ use simpledynamo_protocol::{
     record::Key,
     register::proposer::{Known, Proposer},
     ring::NodeId,
+    routing::Verdict,
 };
 use std::collections::BTreeMap;
 
@@ -32,7 +33,7 @@ pub enum Mutant {
     FailureUnrecorded,
     /// A node that lost its store votes as soon as it is back.
     LearnerVotes,
-    /// A coordinator that cannot tell says that it never proposed.
+    /// A router that cannot tell says that nothing was applied.
     UnknownToldAsNotApplied,
 }
 
@@ -69,12 +70,6 @@ impl Tamper {
                 }
                 Message::Answer(answer)
             }
-            (Some(Mutant::UnknownToldAsNotApplied), Message::Answer(mut answer)) => {
-                if answer.outcome == Outcome::Unknown {
-                    answer.outcome = Outcome::NotProposed(Reason::NoQuorum);
-                }
-                Message::Answer(answer)
-            }
             (Some(Mutant::NoWriteBack), Message::State(state)) => return self.agree(from, state),
             (Some(Mutant::BallotReused), Message::Request(request)) => {
                 self.open.entry(request.key.clone()).or_default().push(request.clone());
@@ -99,6 +94,16 @@ impl Tamper {
                 self.answers.insert(state.ask, (from, state.clone()));
                 vec![(from, state.into())]
             }
+        }
+    }
+
+    /// Changes what a client is told.
+    pub fn verdict(&self, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::Unknown if self.is(Mutant::UnknownToldAsNotApplied) => {
+                Verdict::NotApplied(Reason::NoQuorum)
+            }
+            verdict => verdict,
         }
     }
 

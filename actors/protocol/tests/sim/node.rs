@@ -293,6 +293,9 @@ impl Node {
         if let Some((key, ballot)) = told {
             step.facts.push(Fact::Told { by: self.id, to, key, ballot });
         }
+        if let (true, Message::Promise(promise)) = (to == self.id, &message) {
+            step.facts.push(Fact::Began { ballot: promise.ballot });
+        }
         step.out.push(Out::Send { to, message });
     }
 
@@ -313,7 +316,10 @@ impl Node {
                 Step::Ask { to, request } => {
                     step.out.push(Out::Send { to, message: request.into() });
                 }
-                Step::Finish { op, verdict } => step.out.push(Out::Finish { op, verdict }),
+                Step::Finish { op, verdict } => {
+                    let verdict = self.tamper.verdict(verdict);
+                    step.out.push(Out::Finish { op, verdict });
+                }
                 Step::TimedOut { node, sent } => {
                     self.suspicion.timed_out(step.now.mono, node, sent);
                 }
@@ -404,11 +410,6 @@ impl Node {
     fn begin(&mut self, key: &Key, above: u64, step: &mut Around<'_>) {
         let mut effects = Effects::new();
         self.acceptor.begin(key, above, self.disk.get(key), &mut effects);
-        for effect in &effects {
-            if let Effect::Send { message: Message::Promise(promise), .. } = effect {
-                step.facts.push(Fact::Began { ballot: promise.ballot });
-            }
-        }
         self.replicate(effects, Origin::Accepted, step);
     }
 

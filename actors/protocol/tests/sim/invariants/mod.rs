@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 pub enum Fact {
     /// An operation that may change this key was taken from a client.
     Asked { key: Key, op: OpId, increment: bool },
-    /// A replica gave its own coordinator a ballot.
+    /// A ballot left the replica for its own coordinator.
     Began { ballot: Ballot },
     /// A coordinator sent this state to be accepted.
     Proposed { by: NodeId, key: Key, record: Record },
@@ -45,6 +45,13 @@ pub struct Violation {
     pub text: String,
 }
 
+impl Violation {
+    /// Whether something wrong happened, rather than nothing at all.
+    pub fn is_about_safety(&self) -> bool {
+        !["progress", "success", "convergence"].contains(&self.rule)
+    }
+}
+
 fn object(rule: &'static str, text: String) -> Result<(), Violation> {
     Err(Violation { rule, text })
 }
@@ -67,13 +74,12 @@ impl Invariants {
         self.ballots.check(fact)?;
         self.promises.check(fact)?;
         let newly = self.chosen.check(fact)?;
-        self.held.check(fact, &self.chosen)?;
-        newly.map_or(Ok(()), |(key, record)| self.counts.check(&key, &record))?;
         self.counts.learn(fact);
-        Ok(())
+        newly.map_or(Ok(()), |(key, record)| self.counts.check(&key, &record))?;
+        self.held.check(fact, &self.chosen)
     }
 
-    /// Operations asked of a key so far, and states chosen.
+    /// States chosen so far, all keys together.
     pub fn chosen_states(&self) -> usize {
         self.chosen.len()
     }
