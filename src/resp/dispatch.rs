@@ -172,7 +172,7 @@ impl Call<'_> {
         let together = bytes.len() + command.size() + ENVELOPE_BYTES;
         if together > frame {
             let text = format!(
-                "ERR key and values of {together} bytes: together at most {frame} (limits.frame)"
+                "ERR key and values of {together} bytes: together at most {frame} (limits.frame_bytes)"
             );
             return Err(text.into());
         }
