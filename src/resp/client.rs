@@ -25,6 +25,9 @@ const READ_BYTES: usize = 16 * 1024;
 const READ_BYTES_MAX: usize = 256 * 1024;
 /// Largest values that one command may carry, so that MSET of many works and yet is bounded.
 const VALUES_PER_COMMAND: usize = 16;
+/// Commands of the largest size that all connections together may have begun and not ended; above it,
+/// whoever adds to a large one is turned away.
+const UNFINISHED_COMMANDS: usize = 16;
 /// Commands after which a connection lets others come first.
 const COMMANDS_PER_TURN: usize = 1024;
 /// Capacity that an empty output buffer may keep, bytes.
@@ -39,7 +42,10 @@ pub(super) struct Client {
     stream: TcpStream,
     session: Session,
     parser: Parser,
+    bounds: Bounds,
     input: BytesMut,
+    /// Bytes counted in `Shared::unfinished`.
+    unfinished: usize,
     pipeline: Pipeline,
     output: Output,
     /// Whether the parser has used up the input.
@@ -110,6 +116,8 @@ impl Client {
         Client {
             pipeline: Pipeline::new(shared.node.clone()),
             parser: Parser::new(bounds),
+            bounds,
+            unfinished: 0,
             shared,
             stream,
             session,
@@ -140,6 +148,7 @@ impl Client {
             }
         }
         self.shared.clients.borrow_mut().remove(&self.session.id);
+        self.count_unfinished(0);
         if self.hung_up {
             self.linger().await;
         }
@@ -221,18 +230,11 @@ impl Client {
             match self.parser.next(&mut self.input, !self.session.authenticated) {
                 Ok(None) => {
                     self.starved = true;
+                    self.bound_unfinished();
                     return;
                 }
                 Ok(Some(request)) => self.take(request),
-                Err(Lost(text)) => {
-                    log::info!("client {} closed: {text}", self.session.peer);
-                    self.pipeline.push(
-                        Action::Reply(Frame::error(text)),
-                        self.session.protocol,
-                        false,
-                    );
-                    self.hang_up();
-                }
+                Err(Lost(text)) => self.close(text),
             }
         }
     }
@@ -252,6 +254,30 @@ impl Client {
         }
         let silent = skipped || self.session.replies != Replies::On;
         self.pipeline.push(action, self.session.protocol, silent);
+    }
+
+    /// The memory behind all unfinished commands is bounded, too; those of ordinary size still pass.
+    fn bound_unfinished(&mut self) {
+        let held = self.input.len() + self.parser.kept();
+        let total = self.count_unfinished(held);
+        let Bounds { argument_bytes, command_bytes } = self.bounds;
+        if held > argument_bytes && total > UNFINISHED_COMMANDS * command_bytes {
+            self.close("BUSY not applied: too many large commands are under way, try again".into());
+        }
+    }
+
+    fn count_unfinished(&mut self, held: usize) -> usize {
+        let total = self.shared.unfinished.get() - self.unfinished + held;
+        self.shared.unfinished.set(total);
+        self.unfinished = held;
+        total
+    }
+
+    /// Tells why, after all earlier replies, and ends the connection.
+    fn close(&mut self, why: String) {
+        log::info!("client {} closed: {why}", self.session.peer);
+        self.pipeline.push(Action::Reply(Frame::error(why)), self.session.protocol, false);
+        self.hang_up();
     }
 
     fn hang_up(&mut self) {

@@ -25,7 +25,7 @@
 //!
 //! Caveats. MGET, MSET, DEL of many keys, KEYS and SCAN are per key, not a snapshot. A client that
 //! does not read its replies is not read from either, so it costs at most [`WINDOW`] replies and
-//! [`OUTPUT_PAUSE`] bytes; a single reply above `Limits::client_output_bytes` becomes an error.
+//! [`OUTPUT_PAUSE`] bytes (fewer replies where recent ones were large); a single reply above `Limits::client_output_bytes` becomes an error.
 
 mod args;
 mod client;
@@ -111,6 +111,8 @@ struct Shared {
     accepted: Cell<u64>,
     turned_away: Cell<u64>,
     commands: Cell<u64>,
+    /// Bytes of unfinished commands, all connections together.
+    unfinished: Cell<usize>,
     /// Whether data commands are answered `-LOADING`.
     loading: Cell<bool>,
     /// State of the generator behind RANDOMKEY.
@@ -165,6 +167,7 @@ pub async fn serve(
         accepted: Cell::new(0),
         turned_away: Cell::new(0),
         commands: Cell::new(0),
+        unfinished: Cell::new(0),
         loading: Cell::new(true),
         dice: Cell::new(wall_millis()),
     });

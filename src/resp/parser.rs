@@ -83,7 +83,6 @@ impl Parser {
     }
 
     /// Bytes kept of a request that has not ended, overhead included.
-    #[cfg(test)]
     pub(super) fn kept(&self) -> usize {
         self.kept
     }

@@ -25,6 +25,10 @@ use std::{
 };
 use tokio::sync::oneshot;
 
+/// Bytes of values of one connection on their way to the node, from which no further command starts:
+/// a pipeline of the largest values must not cost [`WINDOW`] of them.
+const VALUE_BYTES: usize = 8 * 1024 * 1024;
+
 /// One command between its start and its reply.
 struct Slot {
     state: State,
@@ -34,7 +38,7 @@ struct Slot {
 
 enum State {
     Done(Frame),
-    Single { end: oneshot::Receiver<Completed>, key: Key, shape: Shape, read: bool },
+    Single { end: oneshot::Receiver<Completed>, key: Key, shape: Shape, read: bool, size: usize },
     Task(LocalBoxFuture<'static, Frame>),
 }
 
@@ -57,6 +61,8 @@ pub(super) struct Pipeline {
     node: NodeHandle,
     slots: VecDeque<Slot>,
     keys: BTreeMap<Key, Use>,
+    /// Bytes of values on their way to the node.
+    bytes: usize,
     /// Whether work of its own runs; it is then the last slot.
     alone: bool,
     held: Option<Held>,
@@ -65,12 +71,19 @@ pub(super) struct Pipeline {
 impl Pipeline {
     /// Nothing in flight.
     pub(super) fn new(node: NodeHandle) -> Pipeline {
-        Pipeline { node, slots: VecDeque::new(), keys: BTreeMap::new(), alone: false, held: None }
+        Pipeline {
+            node,
+            slots: VecDeque::new(),
+            keys: BTreeMap::new(),
+            bytes: 0,
+            alone: false,
+            held: None,
+        }
     }
 
     /// Whether a further command may come, given the size of recent replies: the fewer, the larger.
     pub(super) fn has_room(&self, window: usize) -> bool {
-        self.held.is_none() && self.slots.len() < window.min(WINDOW)
+        self.held.is_none() && self.slots.len() < window.min(WINDOW) && self.bytes < VALUE_BYTES
     }
 
     /// Whether nothing is in flight.
@@ -115,8 +128,10 @@ impl Pipeline {
                     Use::Reads(reads) if read => Use::Reads(*reads + 1),
                     _ => Use::Write,
                 };
+                let size = command.size();
+                self.bytes += size;
                 let end = execute::start(&self.node, key.clone(), command);
-                State::Single { end, key, shape, read }
+                State::Single { end, key, shape, read, size }
             }
             Action::Task(work) => {
                 self.alone = true;
@@ -171,8 +186,9 @@ impl Pipeline {
                 self.alone = false;
                 Some(frame)
             }
-            State::Single { end, key, shape, read } => {
+            State::Single { end, key, shape, read, size } => {
                 let Poll::Ready(end) = Pin::new(end).poll(cx) else { return None };
+                self.bytes -= *size;
                 match self.keys.get_mut(key) {
                     Some(Use::Reads(reads)) if *reads > 1 => *reads -= 1,
                     _ => {

@@ -184,6 +184,69 @@ async fn limits_on_keys_values_and_replies_are_errors_not_ends() {
 }
 
 #[actix_rt::test]
+async fn large_pipelined_values_are_bounded_in_bytes() {
+    let front = Front::start(settings()).await;
+    let mut wire = front.connect().await;
+    front.shelf.borrow_mut().hold = true;
+    let value = vec![b'v'; 1024 * 1024];
+    let sender = tokio::task::spawn_local(async move {
+        for i in 0..12 {
+            wire.send(request(&[b"SET", format!("k{i}").as_bytes(), &value])).await;
+        }
+        wire
+    });
+    until(|| front.shelf.borrow().waiting.len() == 8).await;
+    front.shelf.borrow_mut().release(8);
+    let mut wire = sender.await.unwrap();
+    until(|| front.shelf.borrow().waiting.len() == 4).await;
+    front.shelf.borrow_mut().release(4);
+    for _ in 0..12 {
+        assert_eq!(wire.reply().await, "+OK\r\n");
+    }
+    assert_eq!(front.shelf.borrow().most_waiting, 8);
+}
+
+#[actix_rt::test]
+async fn all_unfinished_commands_together_are_bounded() {
+    let limits = Limits { value_bytes: 1_000, key_bytes: 100, ..Limits::default() };
+    let front = Front::start(ClientSettings { limits, ..settings() }).await;
+    // Most of an MSET: 14 values, just below what one command may hold.
+    let mut half = b"*41\r\n$4\r\nMSET\r\n".to_vec();
+    for _ in 0..14 {
+        half.extend_from_slice(b"$1\r\nk\r\n$1000\r\n");
+        half.extend_from_slice(&[b'v'; 1_000]);
+        half.extend_from_slice(b"\r\n");
+    }
+    let mut open = Vec::new();
+    let turned_away = loop {
+        let mut wire = front.connect().await;
+        wire.send(&half).await;
+        let mut other = front.connect().await;
+        other.expect("SET small 1", "+OK\r\n").await;
+        let mut byte = [0];
+        match wire.stream.try_read(&mut byte) {
+            Ok(1) => break wire.rest().await,
+            _ => open.push(wire),
+        }
+        assert!(open.len() < 100, "nobody is turned away");
+    };
+    assert_eq!(
+        turned_away,
+        "BUSY not applied: too many large commands are under way, try again\r\n"
+    );
+    drop(open);
+    // There is room again once the front end has seen their ends.
+    let whole = [half, b"$1\r\nk\r\n$1\r\nv\r\n".repeat(6)].concat();
+    loop {
+        let mut wire = front.connect().await;
+        wire.send(&whole).await;
+        if wire.rest_or_reply().await == "+OK\r\n" {
+            break;
+        }
+    }
+}
+
+#[actix_rt::test]
 async fn lost_protocol_gets_an_error_and_an_end() {
     let front = Front::start(settings()).await;
     let mut healthy = front.connect().await;

@@ -1,0 +1,36 @@
+//! A seeded simulation of a whole cluster around the protocol's own state machines.
+//!
+//! Each simulated node runs the production [`routing`], [`suspicion`], [`proposer`] and
+//! [`acceptor`]; what is simulated is what surrounds them: time, network, disk, crashes, clients.
+//! A run is a function of its seed.
+//!
+//! | module | part |
+//! |---|---|
+//! | [`world`], [`faults`], [`chaos`] | events in order of time; what breaks; how much |
+//! | [`node`], [`disk`], [`catchup`] | one node, its store, its anti-entropy |
+//! | [`clients`], [`ttl`] | what is asked and seen; linearizability where values expire |
+//! | [`invariants`] | what must hold after each step, one rule a file |
+//! | [`mutant`] | rules broken on purpose |
+//!
+//! [`routing`]: simpledynamo_protocol::routing
+//! [`suspicion`]: simpledynamo_protocol::suspicion
+//! [`proposer`]: simpledynamo_protocol::register::proposer
+//! [`acceptor`]: simpledynamo_protocol::register::acceptor
+
+#![allow(
+    unreachable_pub,
+    clippy::cast_possible_truncation,
+    reason = "a test's module tree; its numbers are small"
+)]
+
+pub mod catchup;
+pub mod chaos;
+pub mod clients;
+pub mod disk;
+pub mod faults;
+pub mod invariants;
+pub mod mutant;
+pub mod node;
+pub mod rng;
+pub mod ttl;
+pub mod world;

@@ -1,0 +1,138 @@
+//! The register under random schedules and faults, and what happens when a rule is taken out.
+//!
+//! The cluster is simulated ([`sim`]); a run is a function of its seed. A fixed range of seeds is
+//! tried every time, and a few that nobody has tried before. A failure names its seed; this shows
+//! every event of it:
+//!
+//! ```text
+//! SEED=17 cargo test -p simpledynamo-protocol --test simulation replay -- --nocapture
+//! ```
+//!
+//! Each control breaks one rule on purpose. A safety rule must object within [`CONTROL_SEEDS`]
+//! seeds; that nothing is answered any more, or that replicas never agree, does not count.
+
+mod sim;
+
+use sim::{
+    invariants::Violation,
+    mutant::Mutant,
+    world::{Ended, World},
+};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seeds tried in every run of the tests: about 20 s of one core.
+const SEEDS: u64 = 3_000;
+
+/// Seeds drawn afresh each time.
+const FRESH_SEEDS: u64 = 200;
+
+/// A broken rule is found within so many seeds.
+const CONTROL_SEEDS: u64 = 1_000;
+
+fn run(seed: u64) -> Ended {
+    World::new(seed, None).run().unwrap_or_else(|Violation { rule, text }| {
+        panic!(
+            "rule `{rule}` is broken: {text}\nreplay: SEED={seed} cargo test -p \
+             simpledynamo-protocol --test simulation replay -- --nocapture"
+        )
+    })
+}
+
+fn run_all(seeds: impl Iterator<Item = u64>) {
+    let (mut steps, mut operations, mut chosen, mut unknown) = (0, 0, 0, 0);
+    for seed in seeds {
+        let ended = run(seed);
+        steps += ended.steps;
+        operations += ended.history.operations.len();
+        unknown += ended.history.outcomes().2;
+        chosen += ended.chosen;
+    }
+    println!("{operations} operations ({unknown} unknown), {chosen} states chosen, {steps} steps");
+}
+
+#[test]
+fn fixed_seeds_hold_every_rule() {
+    let from = std::env::var("FROM").ok().and_then(|from| from.parse().ok()).unwrap_or(0);
+    let count = std::env::var("COUNT").ok().and_then(|count| count.parse().ok()).unwrap_or(SEEDS);
+    run_all(from..from + count);
+}
+
+#[test]
+fn fresh_seeds_hold_every_rule() {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+    let first = since.as_micros() as u64;
+    run_all(first..first + FRESH_SEEDS);
+}
+
+/// Shows the run of `SEED`, every event; without it there is nothing to replay.
+#[test]
+fn replay() {
+    let Some(seed) = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()) else { return };
+    let mut world = World::new(seed, None);
+    world.log = Some(Vec::new());
+    println!("{:?}", world.chaos());
+    let ended = world.run();
+    for line in world.log.into_iter().flatten() {
+        println!("{line}");
+    }
+    ended.unwrap_or_else(|violation| panic!("rule `{}`: {}", violation.rule, violation.text));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let log = |seed| {
+        let mut world = World::new(seed, None);
+        world.log = Some(Vec::new());
+        world.run().expect("a seed that holds every rule");
+        world.log
+    };
+    for seed in [1, 2, 3, 4, 5] {
+        assert_eq!(log(seed), log(seed));
+    }
+    assert_ne!(log(1), log(2));
+}
+
+/// The first seed at which a safety rule objects to `mutant`.
+fn caught(mutant: Mutant, without: Option<&'static str>) -> (u64, Violation) {
+    for seed in 0..CONTROL_SEEDS {
+        let mut world = World::new(seed, Some(mutant));
+        world.without = without;
+        match world.run() {
+            Err(violation) if violation.is_about_safety() => {
+                println!("{mutant:?}: seed {seed}, rule `{}`", violation.rule);
+                return (seed, violation);
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    panic!("nothing objects to {mutant:?} in {CONTROL_SEEDS} seeds");
+}
+
+macro_rules! controls {
+    ($($name:ident: $mutant:ident,)+) => {
+        $(#[test]
+        fn $name() {
+            caught(Mutant::$mutant, None);
+        })+
+    };
+}
+
+controls! {
+    control_a_quorum_of_one: QuorumOfOne,
+    control_a_read_answers_without_write_back: NoWriteBack,
+    control_no_exactly_once_record: NoExactlyOnce,
+    control_a_volatile_ceiling: VolatileCeiling,
+    control_an_answer_before_the_sync: AnswerBeforeSync,
+    control_a_ballot_used_again_after_a_time_out: BallotReused,
+    control_installing_whatever_is_larger: InstallLarger,
+    control_a_failed_condition_of_a_retry_unrecorded: FailureUnrecorded,
+    control_a_learner_votes_at_once: LearnerVotes,
+    control_unknown_told_as_not_applied: UnknownToldAsNotApplied,
+}
+
+/// Not only the rule about what replicas hold objects: what clients saw is lost.
+#[test]
+fn installing_whatever_is_larger_loses_what_was_chosen_or_read() {
+    let (_, violation) = caught(Mutant::InstallLarger, Some("held"));
+    assert!(["chosen", "linearizability"].contains(&violation.rule), "{violation:?}");
+}
