@@ -4,7 +4,7 @@
 //!
 //! 1. **Cut** to the shortest prefix in time that is wrong. What was still open there may have
 //!    happened or not.
-//! 2. **Leave out** families of operations that the rest could not have seen ([`super::families`]).
+//! 2. **Leave out** families of operations that the rest could not have seen (module `families`).
 //! 3. **Set aside** whatever else is not needed: pure operations are dropped, others become optional,
 //!    as if their outcome were unknown, in ever smaller groups (delta debugging; Zeller &
 //!    Hildebrandt, TSE '02), as long as no order fits. In the end every operation that stands is
