@@ -188,6 +188,12 @@ impl Sync {
             log::warn!("this process stood still for {} ms: comparing digests", gap.as_millis());
             self.start_pass();
         } else if now.mono.since(self.last_pass) >= PASS_EVERY {
+            if self.learner {
+                log::warn!(
+                    "still copying what this node lost: both other replicas of each range must \
+                     answer and vote; where all have lost something, see dynamo accept-loss"
+                );
+            }
             self.start_pass();
         }
         if self.catch_up.next_wake().is_some_and(|at| at <= now.mono) {

@@ -5,7 +5,7 @@
 
 use simpledynamo_actors::storage::{
     Durability, Expected, Identity, KnownPeer, MemoryPlace, NodeStore, Place, Store, StoreError,
-    boot_id,
+    accept_loss, boot_id,
 };
 use simpledynamo_protocol::{effect::Write, ring::NodeId};
 use std::{fs, path::Path};
@@ -226,4 +226,19 @@ fn directory_stays_locked_while_either_part_lives() {
 fn this_machine_tells_its_boot() {
     assert!(!boot_id().is_empty());
     assert_eq!(boot_id(), boot_id());
+}
+
+#[test]
+fn only_a_person_lets_a_learner_vote_with_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut running = open_node(dir.path());
+    running.identity.start_learning("a test took its records").unwrap();
+    assert!(accept_loss(dir.path()).is_err(), "not while it runs");
+    drop(running);
+    assert!(open_node(dir.path()).identity.learner().is_some());
+    assert_eq!(accept_loss(dir.path()).unwrap().as_deref(), Some("a test took its records"));
+    let after = open_node(dir.path());
+    assert!(after.identity.is_member() && after.identity.learner().is_none());
+    drop(after);
+    assert_eq!(accept_loss(dir.path()).unwrap(), None, "nothing to accept");
 }

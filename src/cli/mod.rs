@@ -7,6 +7,7 @@
 //! Shared parts: `launch` starts node processes and waits for them, `client` is a small RESP
 //! client, `out` prints.
 
+mod accept_loss;
 mod check_config;
 mod client;
 mod data;
@@ -91,6 +92,11 @@ enum Command {
     Resume(OneNode),
     /// Start a node in the background and wait until it answers.
     Start(OneNode),
+    /// Let a stopped node vote although it has lost what it stored; acknowledged writes may be gone.
+    ///
+    /// Only for the case that all replicas of a range lost something at once, as after a power cut
+    /// with `durability = "os"`: then none can copy from another and the range stays unavailable.
+    AcceptLoss(OneNode),
     /// Show how every node is, as each says itself.
     Status(status::StatusArguments),
     /// Check the configuration and show the ring it describes; start nothing.
@@ -124,6 +130,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Pause(node) => signal::pause(&cluster, &place, node.id),
         Command::Resume(node) => signal::resume(&cluster, &place, node.id),
         Command::Start(node) => in_runtime(start::run(&cluster, &place, node.id)),
+        Command::AcceptLoss(node) => accept_loss::run(&cluster, &place, node.id),
         Command::Status(arguments) => in_runtime(status::run(&cluster, &place, &arguments)),
         Command::CheckConfig => check_config::run(&cluster),
         Command::Get(arguments) => in_runtime(data::get(&cluster, &arguments)),

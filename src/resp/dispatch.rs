@@ -166,6 +166,16 @@ impl Call<'_> {
 
     /// The action for one command on the key `bytes`.
     pub(super) fn single(&self, bytes: &[u8], command: Command) -> Result<Action, Failure> {
+        // Two values, as SET … IFEQ has, may each be allowed and together fit no message.
+        const ENVELOPE_BYTES: usize = 1_024;
+        let frame = self.shared.settings.limits.frame_bytes;
+        let together = bytes.len() + command.size() + ENVELOPE_BYTES;
+        if together > frame {
+            let text = format!(
+                "ERR key and values of {together} bytes: together at most {frame} (limits.frame_bytes)"
+            );
+            return Err(text.into());
+        }
         Ok(Action::Single { key: self.key(bytes)?, command, shape: Shape::Plain })
     }
 }

@@ -17,10 +17,19 @@ pub(super) struct Gate {
 impl Gate {
     /// Logs a warning unless one was logged a short time ago.
     pub(super) fn warn(&self, line: impl FnOnce() -> String) {
+        self.log(log::Level::Warn, line);
+    }
+
+    /// The same for what is nothing to worry about.
+    pub(super) fn info(&self, line: impl FnOnce() -> String) {
+        self.log(log::Level::Info, line);
+    }
+
+    fn log(&self, level: log::Level, line: impl FnOnce() -> String) {
         if let Some(left_out) = self.pass(Instant::now()) {
             match left_out {
-                0 => log::warn!("{}", line()),
-                n => log::warn!("{} ({n} lines like it left out)", line()),
+                0 => log::log!(level, "{}", line()),
+                n => log::log!(level, "{} ({n} lines like it left out)", line()),
             }
         }
     }

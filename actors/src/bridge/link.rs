@@ -86,6 +86,8 @@ struct Shared {
     route: Route,
     queue: RefCell<Queue>,
     wake: Notify,
+    /// The peer was heard to dial us: what kept this link from it is probably over.
+    redial: Notify,
     counters: Rc<RefCell<Counters>>,
     gate: Gate,
     connections: Cell<u64>,
@@ -116,6 +118,7 @@ impl Link {
             route,
             queue: RefCell::default(),
             wake: Notify::new(),
+            redial: Notify::new(),
             counters,
             gate: Gate::default(),
             connections: Cell::new(0),
@@ -150,6 +153,12 @@ impl Link {
             self.0.wake.notify_one();
         }
         Sent::Queued
+    }
+
+    /// Cuts the present back-off short, or the next one: a hint about when to dial, nothing else. A
+    /// node that has just started is otherwise out of its peers' reach for half a second.
+    pub(super) fn redial(&self) {
+        self.0.redial.notify_one();
     }
 
     /// Who answered at the other end; none while there is no connection.
@@ -192,13 +201,18 @@ impl Link {
                     failures += 1;
                     self.0.counters.borrow_mut().dial_failures += 1;
                     let address = self.0.route.address;
-                    self.0.gate.warn(|| format!("cannot reach node {peer} at {address}: {error}"));
+                    // Nothing to worry about: peers start and stop. Whether the node is missed, the
+                    // failure detector says.
+                    self.0.gate.info(|| format!("cannot reach node {peer} at {address}: {error}"));
                 }
             }
             if failures > 0 {
                 self.back_off();
                 let seed = u64::from(credentials.me.id.0) << 32 | u64::from(peer.0);
-                tokio::time::sleep(pause(failures, seed)).await;
+                tokio::select! {
+                    () = tokio::time::sleep(pause(failures, seed)) => {}
+                    () = self.0.redial.notified() => {}
+                }
             }
         }
     }

@@ -148,15 +148,7 @@ impl Bridge {
             secret: settings.secret.clone().unwrap_or_default().into_bytes(),
         });
         let limits = &settings.limits;
-        let listening = Listening::new(
-            credentials.clone(),
-            settings.peers.iter().map(|peer| peer.id).collect(),
-            limits.frame_bytes,
-            inbound.clone(),
-            counters.clone(),
-        );
-        let accepting = spawn_local(listening.clone().run(net.clone(), listener));
-        let mut tasks = vec![accepting.abort_handle()];
+        let mut tasks = Vec::new();
         let mut links = BTreeMap::new();
         for peer in settings.peers.iter().filter(|peer| peer.id != me.id) {
             let route = Route {
@@ -170,7 +162,34 @@ impl Bridge {
             tasks.push(spawn_local(run).abort_handle());
             links.insert(peer.id, link);
         }
+        let listening = Listening::new(
+            credentials,
+            settings.peers.iter().map(|peer| peer.id).collect(),
+            limits.frame_bytes,
+            Rc::new(Redialing { inbound, links: links.clone() }),
+            counters.clone(),
+        );
+        tasks.push(spawn_local(listening.clone().run(net, listener)).abort_handle());
         Ok(BridgeHandle(Rc::new(Running { local, links, listening, tasks, counters })))
+    }
+}
+
+/// Hands on what comes in, and lets a peer that connects be dialed without delay.
+struct Redialing {
+    inbound: Rc<dyn Inbound>,
+    links: BTreeMap<NodeId, Link>,
+}
+
+impl Inbound for Redialing {
+    fn deliver(&self, from: NodeId, message: Message) {
+        self.inbound.deliver(from, message);
+    }
+
+    fn met(&self, peer: PeerIdentity) {
+        if let Some(link) = self.links.get(&peer.id) {
+            link.redial();
+        }
+        self.inbound.met(peer);
     }
 }
 

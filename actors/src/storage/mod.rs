@@ -34,7 +34,7 @@ pub use cache::{Cached, CachedStore, RecordCache};
 pub use directory::DataDir;
 pub use engine::EngineStore;
 pub use error::StoreError;
-pub use identity::{Expected, Identity, KnownPeer, boot_id};
+pub use identity::{Expected, Identity, KnownPeer, accept_loss, boot_id};
 pub use identity_file::{MemoryPlace, Place};
 pub use open::NodeStore;
 pub use row::{KEY_BYTES_MAX, check_key};
