@@ -132,24 +132,6 @@ fn dependencies_point_one_way() {
     }
 }
 
-/// What a state machine must not touch, or a run would not be a function of its inputs.
-#[test]
-fn protocol_has_no_clock_socket_file_thread_or_hash_map() {
-    let forbidden =
-        ["HashMap", "HashSet", "Instant", "SystemTime", "std::net", "std::fs", "std::thread"];
-    let mut found = Vec::new();
-    for path in files("actors/protocol/src", "rs") {
-        let text = fs::read_to_string(&path).unwrap();
-        for (at, line) in text.lines().enumerate() {
-            let code = line.split("//").next().unwrap_or_default();
-            if forbidden.iter().any(|word| code.contains(word)) {
-                found.push(format!("{}:{}: {}", path.display(), at + 1, line.trim()));
-            }
-        }
-    }
-    none("the protocol package is pure", found);
-}
-
 fn dynamo(arguments: &[&str]) -> String {
     let out = Command::new(env!("CARGO_BIN_EXE_dynamo")).args(arguments).output().unwrap();
     assert!(out.status.success(), "dynamo {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
