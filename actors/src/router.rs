@@ -175,7 +175,8 @@ impl Router {
 
     fn carry_out(&mut self, ctx: &mut Context<Self>) {
         // A step may finish an operation but never starts another, so the list only gets shorter.
-        for step in std::mem::take(&mut self.steps) {
+        let mut steps = std::mem::take(&mut self.steps);
+        for step in steps.drain(..) {
             match step {
                 Step::Ask { to, request } => self.ask(to, request, ctx),
                 Step::Finish { op, verdict } => self.finish(op, verdict),
@@ -186,6 +187,8 @@ impl Router {
                 Step::TimedOut { .. } => {}
             }
         }
+        // Back with its capacity: one allocation less an operation.
+        self.steps = steps;
     }
 
     fn ask(&mut self, to: NodeId, request: Request, ctx: &mut Context<Self>) {

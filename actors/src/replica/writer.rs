@@ -72,6 +72,17 @@ pub enum Work {
 }
 
 impl Work {
+    /// The key whose record the acceptor must see; none for listings and changes of part.
+    fn key(&self) -> Option<&Key> {
+        match self {
+            Work::Begin { key, .. } | Work::Install { key, .. } => Some(key),
+            Work::Message { message: Message::Prepare(ask), .. } => Some(&ask.key),
+            Work::Message { message: Message::Accept(ask), .. } => Some(&ask.key),
+            Work::Message { message: Message::Collect(ask), .. } => Some(&ask.key),
+            Work::Message { .. } | Work::Part(_) => None,
+        }
+    }
+
     fn bytes(&self) -> usize {
         let record = |record: &Record| record.datum.value().map_or(64, |value| value.len() + 64);
         match self {
@@ -145,11 +156,19 @@ pub struct Writer {
     batch: Batch,
 }
 
+/// What the batch makes of a key.
+struct Change {
+    /// Before the batch.
+    old: Option<Arc<Record>>,
+    /// After it, as far as it goes.
+    new: Option<Arc<Record>>,
+}
+
 /// What one commit gathers.
 #[derive(Default)]
 struct Batch {
     writes: Vec<Write>,
-    overlay: HashMap<Key, Option<Record>>,
+    overlay: HashMap<Key, Change>,
     effects: Effects,
     out: Vec<(NodeId, Message)>,
     /// Questions that must see the commit.
@@ -235,44 +254,38 @@ impl Writer {
 
     /// The acceptor decides; its writes go to the batch and its overlay.
     fn step(&mut self, work: Work) -> Result<(), StoreError> {
+        let Some(key) = work.key().cloned() else { return self.step_without_key(work) };
+        let stored = match self.batch.overlay.get(&key) {
+            Some(change) => change.new.clone(),
+            None => self.store.read(&key)?,
+        };
         let mut effects = std::mem::take(&mut self.batch.effects);
-        let acceptor = &mut self.acceptor;
+        let (acceptor, held) = (&mut self.acceptor, stored.as_deref());
         match work {
-            Work::Begin { key, above } => {
-                let stored = stored(&self.batch.overlay, &self.store, &key)?;
-                acceptor.begin(&key, above, stored.as_deref(), &mut effects);
-            }
-            Work::Install { key, record } => {
-                let stored = stored(&self.batch.overlay, &self.store, &key)?;
-                acceptor.install(key, record, stored.as_deref(), &mut effects);
-            }
-            Work::Part(Part::Learn { ceiling }) => acceptor.learn(ceiling, &mut effects),
-            Work::Part(Part::Vote) => acceptor.vote(),
+            Work::Begin { key, above } => acceptor.begin(&key, above, held, &mut effects),
+            Work::Install { key, record } => acceptor.install(key, record, held, &mut effects),
+            Work::Part(_) => {}
             Work::Message { from, message } => match message {
-                Message::Prepare(ask) => {
-                    let stored = stored(&self.batch.overlay, &self.store, &ask.key)?;
-                    acceptor.prepare(from, &ask, stored.as_deref(), &mut effects);
-                }
-                Message::Accept(ask) => {
-                    let stored = stored(&self.batch.overlay, &self.store, &ask.key)?;
-                    acceptor.accept(from, ask, stored.as_deref(), &mut effects);
-                }
-                Message::Collect(ask) => {
-                    let stored = stored(&self.batch.overlay, &self.store, &ask.key)?;
-                    acceptor.collect(&ask, stored.as_deref(), &mut effects);
-                }
-                other => self.batch.reads.push((from, other)),
+                Message::Prepare(ask) => acceptor.prepare(from, &ask, held, &mut effects),
+                Message::Accept(ask) => acceptor.accept(from, ask, held, &mut effects),
+                Message::Collect(ask) => acceptor.collect(&ask, held, &mut effects),
+                _ => {}
             },
         }
-        for effect in effects.drain(..) {
-            match effect {
-                Effect::Persist(write) => self.batch.persist(write),
-                Effect::Send { to, message } => self.batch.out.push((to, message)),
-                // Only a coordinator begins.
-                Effect::Begin { .. } => {}
-            }
-        }
+        self.batch.take(&mut effects, stored.as_ref());
         self.batch.effects = effects;
+        Ok(())
+    }
+
+    fn step_without_key(&mut self, work: Work) -> Result<(), StoreError> {
+        let mut effects = Effects::new();
+        match work {
+            Work::Part(Part::Learn { ceiling }) => self.acceptor.learn(ceiling, &mut effects),
+            Work::Part(Part::Vote) => self.acceptor.vote(),
+            Work::Message { from, message } => self.batch.reads.push((from, message)),
+            Work::Begin { .. } | Work::Install { .. } => {}
+        }
+        self.batch.take(&mut effects, None);
         Ok(())
     }
 
@@ -281,9 +294,8 @@ impl Writer {
         if self.batch.writes.is_empty() {
             return Ok(());
         }
-        for (key, new) in &self.batch.overlay {
-            let old = self.store.read(key)?;
-            self.digests.change(key, old.as_deref(), new.as_ref());
+        for (key, Change { old, new }) in &self.batch.overlay {
+            self.digests.change(key, old.as_deref(), new.as_deref());
         }
         self.store.commit(&self.batch.writes, self.durability)?;
         self.batch.writes.clear();
@@ -327,28 +339,28 @@ impl Writer {
 }
 
 impl Batch {
-    fn persist(&mut self, write: Write) {
-        match &write {
-            Write::Put(key, record) => {
-                self.overlay.insert(key.clone(), Some(record.clone()));
+    /// Sorts the acceptor's effects; `stored` is what the key had before them.
+    fn take(&mut self, effects: &mut Effects, stored: Option<&Arc<Record>>) {
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Persist(write) => self.persist(write, stored),
+                Effect::Send { to, message } => self.out.push((to, message)),
+                // Only a coordinator begins.
+                Effect::Begin { .. } => {}
             }
-            Write::Remove(key) => {
-                self.overlay.insert(key.clone(), None);
-            }
-            Write::Ceiling(_) | Write::AbsentFloor(_) => {}
+        }
+    }
+
+    fn persist(&mut self, write: Write, stored: Option<&Arc<Record>>) {
+        let change = match &write {
+            Write::Put(key, record) => Some((key, Some(Arc::new(record.clone())))),
+            Write::Remove(key) => Some((key, None)),
+            Write::Ceiling(_) | Write::AbsentFloor(_) => None,
+        };
+        if let Some((key, new)) = change {
+            let unchanged = || Change { old: stored.cloned(), new: None };
+            self.overlay.entry(key.clone()).or_insert_with(unchanged).new = new;
         }
         self.writes.push(write);
-    }
-}
-
-/// What is stored of a key, the batch's own writes included.
-fn stored(
-    overlay: &HashMap<Key, Option<Record>>,
-    store: &CachedStore<Arc<dyn Store>>,
-    key: &Key,
-) -> Result<Option<Arc<Record>>, StoreError> {
-    match overlay.get(key) {
-        Some(record) => Ok(record.clone().map(Arc::new)),
-        None => store.read(key),
     }
 }
