@@ -16,7 +16,7 @@ async fn until(mut done: impl FnMut() -> bool) {
     tokio::time::timeout(Duration::from_secs(20), waited).await.expect("it never came");
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn replies_keep_their_order_whatever_ends_first() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -34,7 +34,7 @@ async fn replies_keep_their_order_whatever_ends_first() {
     }
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn one_keys_commands_take_effect_in_order() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -61,7 +61,7 @@ async fn one_keys_commands_take_effect_in_order() {
     }
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn work_on_many_keys_waits_for_what_is_before_it() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -78,7 +78,7 @@ async fn work_on_many_keys_waits_for_what_is_before_it() {
     }
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn a_deep_pipeline_has_a_bounded_number_in_flight() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -99,7 +99,7 @@ async fn a_deep_pipeline_has_a_bounded_number_in_flight() {
 }
 
 /// A client that asks and never reads is not read from any more; once it reads, all is there.
-#[actix_rt::test]
+#[actix::test]
 async fn unread_replies_stop_the_reading() {
     const COMMANDS: usize = 20_000;
     let front = Front::start(settings()).await;
@@ -143,7 +143,7 @@ async fn unread_replies_stop_the_reading() {
     drop(sender.await.unwrap());
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn limits_on_keys_values_and_replies_are_errors_not_ends() {
     let limits = Limits {
         value_bytes: 1_000,
@@ -183,7 +183,7 @@ async fn limits_on_keys_values_and_replies_are_errors_not_ends() {
     wire.expect("PING", "+PONG\r\n").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn large_pipelined_values_are_bounded_in_bytes() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -206,7 +206,7 @@ async fn large_pipelined_values_are_bounded_in_bytes() {
     assert_eq!(front.shelf.borrow().most_waiting, 8);
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn all_unfinished_commands_together_are_bounded() {
     let limits = Limits { value_bytes: 1_000, key_bytes: 100, ..Limits::default() };
     let front = Front::start(ClientSettings { limits, ..settings() }).await;
@@ -246,7 +246,7 @@ async fn all_unfinished_commands_together_are_bounded() {
     }
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn lost_protocol_gets_an_error_and_an_end() {
     let front = Front::start(settings()).await;
     let mut healthy = front.connect().await;
@@ -276,7 +276,7 @@ async fn lost_protocol_gets_an_error_and_an_end() {
     healthy.expect("PING", "+PONG\r\n").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn a_client_that_has_said_all_gets_all_answers() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -285,7 +285,7 @@ async fn a_client_that_has_said_all_gets_all_answers() {
     assert_eq!(wire.rest().await, "+OK\r\n$1\r\n1\r\n");
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn connections_are_counted() {
     let limits = Limits { clients: 2, ..Limits::default() };
     let front = Front::start(ClientSettings { limits, ..settings() }).await;
@@ -307,7 +307,7 @@ async fn connections_are_counted() {
     }
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn a_stop_finishes_what_is_in_flight() {
     let front = Front::start(settings()).await;
     let mut idle = front.connect().await;
@@ -325,7 +325,7 @@ async fn a_stop_finishes_what_is_in_flight() {
 }
 
 /// A node that dies under its front end drops what it was asked.
-#[actix_rt::test]
+#[actix::test]
 async fn a_dropped_request_is_an_honest_error() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;

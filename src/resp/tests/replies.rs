@@ -28,7 +28,7 @@ async fn play(address: SocketAddr) -> String {
 }
 
 /// The file was recorded from a real Redis, see its head.
-#[actix_rt::test]
+#[actix::test]
 async fn replies_are_those_of_redis() {
     let front = Front::start(settings()).await;
     let played = play(front.address).await;
@@ -43,7 +43,7 @@ async fn replies_are_those_of_redis() {
 }
 
 /// Records the golden file from the empty Redis at `REDIS_ADDRESS`; see the file's head.
-#[actix_rt::test]
+#[actix::test]
 #[ignore = "needs a redis-server"]
 async fn record_the_golden_file() {
     let address = std::env::var("REDIS_ADDRESS").expect("REDIS_ADDRESS is host:port");
@@ -51,7 +51,7 @@ async fn record_the_golden_file() {
     std::fs::write(GOLDEN_PATH, played).unwrap();
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn hello_3_changes_the_replies_that_follow_it() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -73,7 +73,7 @@ async fn hello_3_changes_the_replies_that_follow_it() {
     wire.expect("CLIENT GETNAME", "$-1\r\n").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn ifeq_and_delifeq_compare_first() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -94,7 +94,7 @@ async fn ifeq_and_delifeq_compare_first() {
     }
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn keys_and_scan_find_every_key_once() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -120,7 +120,7 @@ async fn keys_and_scan_find_every_key_once() {
     assert!(wire.ask("RANDOMKEY").await.starts_with('$'));
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn dynamo_shows_the_ring_and_the_own_store() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -146,7 +146,7 @@ async fn dynamo_shows_the_ring_and_the_own_store() {
     wire.expect("DYNAMO WHERE", text).await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn verdicts_reach_the_client_and_a_half_done_command_is_unknown() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -174,7 +174,7 @@ async fn verdicts_reach_the_client_and_a_half_done_command_is_unknown() {
     wire.expect("GET a", "$1\r\n1\r\n").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn a_starting_node_serves_no_data_until_it_knows_who_it_is() {
     let front = Front::start(settings()).await;
     front.shelf.borrow_mut().phase = Phase::Starting;
@@ -187,7 +187,7 @@ async fn a_starting_node_serves_no_data_until_it_knows_who_it_is() {
     wire.expect("GET a", "$-1\r\n").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn a_password_is_asked_for_before_anything_else() {
     let front =
         Front::start(ClientSettings { password: Some("secret".into()), ..settings() }).await;
@@ -216,7 +216,7 @@ async fn a_password_is_asked_for_before_anything_else() {
     assert_eq!(wire.rest().await, "-ERR Protocol error: unauthenticated bulk length\r\n");
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn client_reply_silences_as_asked() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
@@ -227,7 +227,7 @@ async fn client_reply_silences_as_asked() {
     wire.expect("GET a", "$1\r\n1\r\n").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn figures_that_clients_look_at() {
     let front = Front::start(settings()).await;
     let mut wire = front.connect().await;
