@@ -35,6 +35,9 @@ const TICK: Duration = Duration::from_millis(5);
 /// A tick later than this by so much means that this process was stopped or starved.
 const STOOD_STILL: Duration = Duration::from_millis(250);
 
+/// A coordinator that was not used for this long, to twice this long, is ended: it pins its value.
+const IDLE_FOR: Duration = Duration::from_secs(5);
+
 /// The first asker number of coordinators; smaller ones name the node's other askers.
 const FIRST_COORDINATOR: u64 = 16;
 
@@ -121,6 +124,7 @@ pub struct Router {
     incarnation: u64,
     next_asker: u64,
     last_tick: Time,
+    last_retire: Time,
     figures: Figures,
 }
 
@@ -155,6 +159,7 @@ impl Router {
             incarnation,
             next_asker: FIRST_COORDINATOR,
             last_tick: Time::default(),
+            last_retire: Time::default(),
             figures: Figures::default(),
             settings,
         }
@@ -280,12 +285,21 @@ impl Router {
         Coordinator::new(key.clone(), self.ways.clone(), proposer).start()
     }
 
-    /// Keeps the number of coordinators within its bound: the one longest unused is asked to end.
+    /// Keeps the number of coordinators within its bound: those longest unused are asked to end.
     fn retire_some(&mut self) {
-        if self.retire_order.len() <= self.settings.limits.coordinators {
-            return;
-        }
-        for _ in 0..self.retire_order.len() {
+        let over = self.retire_order.len().saturating_sub(self.settings.limits.coordinators);
+        // One more than came in, so that a burst is worked off.
+        self.retire(over.min(2), 2 * self.settings.limits.coordinators);
+    }
+
+    /// Asks up to `most` coordinators to end that were not used since they were last looked at;
+    /// looks at up to `looks`.
+    fn retire(&mut self, most: usize, looks: usize) {
+        let mut retired = 0;
+        for _ in 0..looks.min(self.retire_order.len()) {
+            if retired == most {
+                return;
+            }
             let Some(key) = self.retire_order.pop_front() else { return };
             match self.coordinators.get_mut(&key) {
                 Some(Entry::Alive { used, .. }) if *used => {
@@ -297,8 +311,8 @@ impl Router {
                         let addr = addr.clone();
                         addr.do_send(Retire);
                         *entry = Entry::Retiring { addr, held: Vec::new() };
+                        retired += 1;
                     }
-                    return;
                 }
                 None => {}
             }
@@ -321,6 +335,10 @@ impl Router {
         self.last_tick = now;
         if gap > STOOD_STILL {
             self.routing.stood_still(now, gap);
+        }
+        if now.since(self.last_retire) >= IDLE_FOR {
+            self.last_retire = now;
+            self.retire(usize::MAX, usize::MAX);
         }
         while let Some((_, key)) = self.wakes.pop_first_if(|(at, _)| *at <= now) {
             match self.coordinators.get(&key) {
