@@ -1,1 +1,9 @@
 //! What a person touches: configuration, command line, client protocol, http.
+
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod logger;
+pub mod pidfile;
+pub mod resp;
+pub mod serve;

@@ -1,2 +1,17 @@
-//! The `dynamo` command.
-fn main() {}
+//! The `dynamo` command: arguments, dispatch, exit code. The log belongs to `dynamo node` alone and
+//! starts there, once the configuration has said how much it says.
+
+use clap::Parser;
+use simpledynamo::cli::{self, Arguments};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Where it does not parse, clap prints why and exits with 2.
+    match cli::run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell();
+            failure.code()
+        }
+    }
+}

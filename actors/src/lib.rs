@@ -1,5 +1,46 @@
 //! The cluster runtime of SimpleDynamo: one node is one actor system.
+//!
+//! ```text
+//!                     clients                          peers
+//!                        │ Execute                       │ framed TCP (bridge)
+//!                        ▼                               ▼
+//!   detector ◄──────── router ◄───────────────────── Inbound
+//!      │  TimedOut,      │  ▲                              │
+//!      │  Heard          │  │ FromNode                     │ ToReplica
+//!      ▼           Take  ▼  │                              ▼
+//!   membership      coordinator (a key) ── ToReplica ──► replica ── Work ──► writer thread
+//!      │                     └─ bridge ─► peers            │ ▲                  │
+//!      │ StartPass                                         │ └──── Committed ───┘
+//!      ▼                                                   │
+//!   sync, scan ◄───────────────── FromReplica ─────────────┘
+//! ```
+//!
+//! | actor | duty |
+//! |---|---|
+//! | [`router`] | the only door: names operations, picks coordinators, tries the next on silence |
+//! | [`coordinator`] | one a key in use: drives the key's rounds, in order |
+//! | [`replica`] | what this node stores, with a writer thread that commits in groups |
+//! | [`detector`] | who is believed dead, from answers and time-outs only |
+//! | [`membership`] | the ring as configured, standings, and whether this node may vote |
+//! | [`sync`] | anti-entropy: copies what this node missed |
+//! | [`scan`] | keys of the whole ring |
+//! | [`bridge`] | the same messages to and from other nodes |
+//!
+//! The actors decide nothing: `simpledynamo_protocol` does. Everything between nodes is
+//! [`simpledynamo_protocol::message::Message`]; inside a node each message is a struct with its
+//! reader and its meaning, beside the actor that reads it or in [`messages`].
+
 pub mod bridge;
+pub mod clock;
+pub mod coordinator;
+pub mod detector;
+mod known;
+pub mod membership;
 pub mod messages;
+pub mod node;
+pub mod replica;
+pub mod router;
+pub mod scan;
 pub mod settings;
 pub mod storage;
+pub mod sync;

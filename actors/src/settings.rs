@@ -1,5 +1,6 @@
 //! What a node must know to start: made by the configuration, checked there, never wrong here.
 
+use crate::storage::KEY_BYTES_MAX;
 use simpledynamo_protocol::ring::{NodeId, Ring};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -17,7 +18,7 @@ pub enum Durability {
 pub struct Limits {
     /// Largest value, bytes.
     pub value_bytes: usize,
-    /// Largest key, bytes; at most 65,535 (the engine's bound).
+    /// Largest key, bytes; at most [`KEY_BYTES_MAX`].
     pub key_bytes: usize,
     /// Largest frame between peers, bytes.
     pub frame_bytes: usize,
@@ -40,7 +41,7 @@ impl Default for Limits {
         const MIB: usize = 1024 * 1024;
         Limits {
             value_bytes: MIB,
-            key_bytes: 65_535,
+            key_bytes: KEY_BYTES_MAX,
             frame_bytes: 2 * MIB,
             peer_bytes: 16 * MIB,
             requests: 20_000,
@@ -82,6 +83,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// Age at which a tombstone held by all replicas may be forgotten.
     pub tombstone_grace: Duration,
+    /// Strategy, replicas and quorums as a person reads them; the data directory records it.
+    pub strategy: String,
     /// When a write counts as kept.
     pub durability: Durability,
     /// Bounds.

@@ -335,7 +335,7 @@ pub enum Round {
 }
 
 /// Are you there?
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Probe {
     /// Name of the question.
     pub ask: Ask,
@@ -464,6 +464,19 @@ pub struct Welcome {
     pub incarnation: u64,
     /// The peer's own ceiling.
     pub ceiling: u64,
+}
+
+impl Message {
+    /// Who asked, where this is the answer to a listing.
+    #[must_use]
+    pub fn asker(&self) -> Option<u64> {
+        match self {
+            Message::Digests(answer) => Some(answer.ask.asker),
+            Message::Listed(answer) => Some(answer.ask.asker),
+            Message::Records(answer) => Some(answer.ask.asker),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Message {

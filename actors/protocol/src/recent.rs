@@ -107,6 +107,13 @@ impl Recent {
         self.len() == 0
     }
 
+    /// Bytes that it takes in a message, about.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        const ENTRY: usize = 32;
+        self.results_bytes() + ENTRY * (self.routers.len() + self.len())
+    }
+
     /// All kept results together, bytes.
     fn results_bytes(&self) -> usize {
         let results = self.routers.iter().flat_map(|memory| &memory.results);

@@ -4,7 +4,8 @@ use crate::{ballot::Stamp, recent::Recent, time::WallMillis};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, ops::Deref, sync::Arc};
 
-/// Shared immutable bytes: cloning one for three replicas copies nothing.
+/// Shared immutable bytes: cloning one for three replicas copies nothing. Formats for people (JSON)
+/// have them as text, escaped as in Rust's byte strings; binary formats as they are.
 macro_rules! shared_bytes {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -52,7 +53,11 @@ macro_rules! shared_bytes {
         }
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_bytes(&self.0)
+                if serializer.is_human_readable() {
+                    serializer.collect_str(&self.0.escape_ascii())
+                } else {
+                    serializer.serialize_bytes(&self.0)
+                }
             }
         }
         impl<'de> Deserialize<'de> for $name {
@@ -69,8 +74,16 @@ macro_rules! shared_bytes {
                     fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Self::Value, E> {
                         Ok(bytes.into())
                     }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                        let bytes = unescape(text.as_bytes()).map(Arc::from);
+                        bytes.ok_or_else(|| E::custom("an escape that is none of \\\\ \\' \\\" \\n \\r \\t \\xNN"))
+                    }
                 }
-                deserializer.deserialize_bytes(Bytes).map($name)
+                if deserializer.is_human_readable() {
+                    deserializer.deserialize_str(Bytes).map($name)
+                } else {
+                    deserializer.deserialize_bytes(Bytes).map($name)
+                }
             }
         }
     };
@@ -83,6 +96,29 @@ shared_bytes! {
 shared_bytes! {
     /// A value's bytes.
     Value
+}
+
+/// The bytes that `escape_ascii` made `text` of; none where it is malformed.
+fn unescape(text: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.iter().copied();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'\\' => match rest.next()? {
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
+                b'x' => {
+                    let mut digit = || char::from(rest.next()?).to_digit(16);
+                    u8::try_from(digit()? * 16 + digit()?).ok()?
+                }
+                same @ (b'\\' | b'\'' | b'"') => same,
+                _ => return None,
+            },
+            byte => byte,
+        });
+    }
+    Some(bytes)
 }
 
 /// A key's content, or the mark that it was deleted.

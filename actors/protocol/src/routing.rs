@@ -227,6 +227,21 @@ impl Routing {
         }
     }
 
+    /// This node itself stood still for `span` (stopped, or starved): the silence says nothing of
+    /// the others, so the operations in flight get that time back, and the attempts under way count
+    /// as just sent: their answers may lie here unread.
+    pub fn stood_still(&mut self, now: Time, span: Duration) {
+        for (seq, pending) in &mut self.pending {
+            self.timers.remove(&(pending.next, *seq));
+            pending.ends = pending.ends + span;
+            pending.next = (now + self.config.request_timeout).min(pending.ends);
+            if let Some(last) = pending.attempts.last_mut() {
+                last.sent = now;
+            }
+            self.timers.insert((pending.next, *seq));
+        }
+    }
+
     /// When to call [`Routing::wake`]; none while nothing is in flight.
     #[must_use]
     pub fn next_wake(&self) -> Option<Time> {

@@ -1,1 +1,256 @@
-//! Peers: framed TCP.
+//! The bridge: messages between nodes, as frames on TCP.
+//!
+//! ```text
+//! node 5554                                                     node 5556
+//!   actors ─ send ─▸ link to 5556 ══ connection dialed by 5554 ══▸ reader ─ deliver ─▸ actors
+//!   actors ◂─ deliver ─ reader ◂══ connection dialed by 5556 ══ link to 5554 ◂─ send ─ actors
+//! ```
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`codec`] | bytes ↔ messages; no input or output |
+//! | [`hello`] | who is there, and its proof; no input or output |
+//! | [`handshake`] | the hello on a stream, in bounded time and memory |
+//! | [`link`] | this node's messages to one peer: gathered, bounded, dialed again |
+//! | [`listen`] | peers' messages to this node: admitted, decoded, handed in |
+//! | [`net`] | the network as a parameter |
+//!
+//! What the bridge promises: a message that arrives is the one that was sent, from the node it says
+//! and not from a former life of it; messages of one connection arrive in order; sending never
+//! waits, and memory is bounded, whatever a peer or a stranger does. What it does not promise is
+//! delivery: the protocols ask again.
+//!
+//! **A connection is no sign of life.** Whether one opens, breaks or refuses to open is counted and
+//! logged and reaches no decision: a process that hangs keeps its connections, and one that works may
+//! lose them. Only answers and their absence count ([`simpledynamo_protocol::suspicion`]).
+//!
+//! Everything here runs on one thread, inside a `LocalSet` (an actix `System` has one).
+//!
+//! Caveats: see [`hello`] for what the proof does not cover and [`link`] for what is dropped when.
+
+pub mod codec;
+mod gate;
+pub mod handshake;
+pub mod hello;
+pub mod link;
+pub mod listen;
+pub mod net;
+#[cfg(test)]
+mod tests;
+
+pub use link::Sent;
+
+use crate::settings::Settings;
+use hello::Credentials;
+use link::{Link, Route};
+use listen::Listening;
+use net::Net;
+use simpledynamo_protocol::{message::Message, ring::NodeId};
+use std::{cell::RefCell, collections::BTreeMap, io, net::SocketAddr, rc::Rc};
+use tokio::task::{AbortHandle, spawn_local};
+
+/// Which life of which node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// The node.
+    pub id: NodeId,
+    /// Its store; a new one where its data directory was empty.
+    pub store: u64,
+    /// Its start count, durable with the store.
+    pub incarnation: u64,
+}
+
+/// What takes in what peers send. Called on the bridge's thread; it must not wait.
+pub trait Inbound: 'static {
+    /// A message of `from`, whose hello was proved.
+    fn deliver(&self, from: NodeId, message: Message);
+
+    /// A hello was completed, on a connection of either direction, once for each. It says which
+    /// life of the peer this is, not that the peer is well.
+    fn met(&self, peer: PeerIdentity);
+}
+
+/// What the bridge has done since its start. All of it for people and metrics, none for decisions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Frames given to the network whole.
+    pub frames_out: u64,
+    /// Bytes given to the network.
+    pub bytes_out: u64,
+    /// Writes it took for that.
+    pub writes: u64,
+    /// Messages handed in.
+    pub frames_in: u64,
+    /// Bytes read, hellos not counted.
+    pub bytes_in: u64,
+    /// Messages dropped because too much waited for their peer.
+    pub dropped_full: u64,
+    /// Messages dropped because there was no connection.
+    pub dropped_unconnected: u64,
+    /// Messages dropped because they exceed a frame.
+    pub dropped_large: u64,
+    /// Frames that were being written when their connection ended.
+    pub lost: u64,
+    /// Outbound connections made, the first to each peer included.
+    pub connects: u64,
+    /// Outbound connections that ended.
+    pub disconnects: u64,
+    /// Attempts to make one that failed.
+    pub dial_failures: u64,
+    /// Inbound connections admitted.
+    pub accepts: u64,
+    /// Inbound connections closed because a newer one of the same peer came.
+    pub superseded: u64,
+    /// Inbound connections refused, by either side, in the hello.
+    pub refused: u64,
+    /// Inbound connections that spoke no hello.
+    pub strangers: u64,
+    /// Inbound connections closed before their hello because too many others came.
+    pub crowded_out: u64,
+    /// Inbound connections closed because of a frame that is none.
+    pub damaged: u64,
+    /// Frames skipped because their tag is unknown here.
+    pub unknown_tags: u64,
+}
+
+impl Counters {
+    /// Messages that never left.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.dropped_full + self.dropped_unconnected + self.dropped_large
+    }
+}
+
+/// Starts bridges.
+pub struct Bridge;
+
+impl Bridge {
+    /// Listens at `settings.listen`, dials every peer of `settings.peers`, and keeps at it. `me` is
+    /// this life of this node. Must be called inside a `LocalSet`.
+    ///
+    /// # Errors
+    /// The network's, where the address cannot be listened at.
+    pub async fn start<N: Net>(
+        net: N,
+        settings: &Settings,
+        me: PeerIdentity,
+        inbound: impl Inbound,
+    ) -> io::Result<BridgeHandle> {
+        let (listener, local) = net.bind(settings.listen).await.map_err(|error| {
+            let at = settings.listen;
+            io::Error::new(error.kind(), format!("cannot listen for peers at {at}: {error}"))
+        })?;
+        let inbound: Rc<dyn Inbound> = Rc::new(inbound);
+        let counters = Rc::new(RefCell::new(Counters::default()));
+        let credentials = Rc::new(Credentials {
+            me,
+            cluster_id: settings.cluster_id,
+            secret: settings.secret.clone().unwrap_or_default().into_bytes(),
+        });
+        let limits = &settings.limits;
+        let mut tasks = Vec::new();
+        let mut links = BTreeMap::new();
+        for peer in settings.peers.iter().filter(|peer| peer.id != me.id) {
+            let route = Route {
+                peer: peer.id,
+                address: peer.address,
+                frame_bytes: limits.frame_bytes,
+                peer_bytes: limits.peer_bytes,
+            };
+            let link = Link::new(route, counters.clone());
+            let run = link.clone().run(net.clone(), credentials.clone(), inbound.clone());
+            tasks.push(spawn_local(run).abort_handle());
+            links.insert(peer.id, link);
+        }
+        let listening = Listening::new(
+            credentials,
+            settings.peers.iter().map(|peer| peer.id).collect(),
+            limits.frame_bytes,
+            Rc::new(Redialing { inbound, links: links.clone() }),
+            counters.clone(),
+        );
+        tasks.push(spawn_local(listening.clone().run(net, listener)).abort_handle());
+        Ok(BridgeHandle(Rc::new(Running { local, links, listening, tasks, counters })))
+    }
+}
+
+/// Hands on what comes in, and lets a peer that connects be dialed without delay.
+struct Redialing {
+    inbound: Rc<dyn Inbound>,
+    links: BTreeMap<NodeId, Link>,
+}
+
+impl Inbound for Redialing {
+    fn deliver(&self, from: NodeId, message: Message) {
+        self.inbound.deliver(from, message);
+    }
+
+    fn met(&self, peer: PeerIdentity) {
+        if let Some(link) = self.links.get(&peer.id) {
+            link.redial();
+        }
+        self.inbound.met(peer);
+    }
+}
+
+/// A running bridge; cheap to clone. It stops when the last clone is dropped.
+#[derive(Clone)]
+pub struct BridgeHandle(Rc<Running>);
+
+struct Running {
+    local: SocketAddr,
+    links: BTreeMap<NodeId, Link>,
+    listening: Listening,
+    tasks: Vec<AbortHandle>,
+    counters: Rc<RefCell<Counters>>,
+}
+
+impl BridgeHandle {
+    /// Sends `message` to another node, or drops it; never waits. The message is encoded before this
+    /// returns.
+    pub fn send(&self, to: NodeId, message: &Message) -> Sent {
+        self.0.links.get(&to).map_or(Sent::NoSuchPeer, |link| link.send(message))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.local
+    }
+
+    /// Who answers at the other end of the link to `peer`; none without a connection.
+    #[must_use]
+    pub fn identity(&self, peer: NodeId) -> Option<PeerIdentity> {
+        self.0.links.get(&peer)?.identity()
+    }
+
+    /// Bytes that wait for `peer`.
+    #[must_use]
+    pub fn waiting(&self, peer: NodeId) -> usize {
+        self.0.links.get(&peer).map_or(0, Link::waiting)
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        *self.0.counters.borrow()
+    }
+
+    /// Closes everything, and drops what waits.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+}
+
+impl Running {
+    fn stop(&self) {
+        self.tasks.iter().for_each(AbortHandle::abort);
+        self.listening.close();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -16,9 +16,11 @@
 //!
 //! Caveats: what depends on a clock (a value that expires, TTL) is not modelled; a key with such an
 //! operation is listed as unchecked. Deciding is NP-complete: a search stops after
-//! [`CONFIGURATIONS_MAX`] and the key is listed as undecided. Neither counts as linearizable.
+//! [`STEPS_MAX`] and the key is listed as undecided. Neither counts as linearizable.
 
 pub mod draw;
+mod families;
+mod needs;
 pub mod register;
 pub mod search;
 pub mod shrink;
@@ -32,8 +34,8 @@ use search::{Answer, End, Timed};
 pub use shrink::Violation;
 use std::{collections::BTreeMap, fmt};
 
-/// Configurations entered before a key is given up: about ten seconds and 500 MB.
-pub const CONFIGURATIONS_MAX: usize = 4_000_000;
+/// Steps tried before a key is given up: some ten seconds and a few hundred MB.
+pub const STEPS_MAX: usize = 10_000_000;
 
 /// The largest value APPEND and SETRANGE can make, bytes, unless the cluster was told otherwise.
 pub const VALUE_BYTES_MAX: usize = 1024 * 1024;
@@ -66,10 +68,10 @@ impl Report {
 /// Checks a history, key by key, with the shipped limits.
 #[must_use]
 pub fn check(history: &History) -> Report {
-    check_with(Register { value_bytes_max: VALUE_BYTES_MAX }, history, CONFIGURATIONS_MAX)
+    check_with(Register { value_bytes_max: VALUE_BYTES_MAX }, history, STEPS_MAX)
 }
 
-/// Checks a history against `register`, entering at most `limit` configurations a key.
+/// Checks a history against `register`, trying at most `limit` steps a key.
 #[must_use]
 pub fn check_with(register: Register, history: &History, limit: usize) -> Report {
     let mut by_key: BTreeMap<&Key, Vec<&Operation>> = BTreeMap::new();

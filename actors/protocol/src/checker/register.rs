@@ -1,7 +1,7 @@
-//! One key's register as a [`Model`]: the value, advanced by [`apply`](crate::command::apply), the
+//! One key's register as a [`Model`]: the value, advanced by [`apply`], the
 //! very function that the replicated register runs.
 
-use super::search::Model;
+use super::search::{Makes, Model};
 use crate::{
     command::{Command, Condition, Context, Expiry, Reply, apply},
     record::{Datum, Value},
@@ -60,6 +60,63 @@ impl Model for Register {
             _ => false,
         }
     }
+
+    fn needs(&self, op: &Asked) -> Option<Self::State> {
+        match (&op.command, op.reply.as_ref()?) {
+            (Command::Get | Command::GetDel | Command::GetEx(_), Reply::Bulk(value))
+            | (Command::Set { get: true, .. }, Reply::Bulk(value)) => Some(Some(value.clone())),
+            (Command::Get | Command::GetDel | Command::GetEx(_), Reply::Nil)
+            | (Command::Set { get: true, .. }, Reply::Nil)
+            | (Command::Set { condition: Condition::IfAbsent, get: false, .. }, Reply::Ok)
+            | (Command::Exists | Command::Del, Reply::Int(0)) => Some(None),
+            (Command::Set { condition: Condition::IfEquals(old), get: false, .. }, Reply::Ok)
+            | (Command::DelIfEq(old), Reply::Int(1)) => Some(Some(old.clone())),
+            // From zero it could also have been absent.
+            (Command::IncrBy(by), Reply::Int(sum)) => {
+                sum.checked_sub(*by).filter(|old| *old != 0).map(|old| Some(text(old)))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_blind(&self, op: &Asked) -> bool {
+        matches!(
+            (&op.command, &op.reply),
+            (Command::Set { condition: Condition::Always, get: false, .. }, None | Some(Reply::Ok))
+                | (Command::Del | Command::GetDel, None)
+        )
+    }
+
+    fn makes(&self, op: &Asked) -> Makes<Self::State> {
+        if self.is_pure(op) {
+            return Makes::Nothing;
+        }
+        match (&op.command, &op.reply) {
+            (Command::Set { value, .. }, _) => Makes::One(Some(value.clone())),
+            (Command::GetDel | Command::Del | Command::DelIfEq(_), _) => Makes::One(None),
+            (Command::IncrBy(_), Some(Reply::Int(sum))) => Makes::One(Some(text(*sum))),
+            _ => Makes::Some,
+        }
+    }
+
+    fn may_make(&self, op: &Asked, state: &Self::State) -> bool {
+        let Some(value) = state else { return false };
+        match (&op.command, &op.reply) {
+            (Command::Append(end), Some(Reply::Int(length))) => {
+                value.ends_with(end) && usize::try_from(*length).is_ok_and(|n| n == value.len())
+            }
+            (Command::Append(end), None) => value.ends_with(end),
+            (Command::IncrBy(_), None) => {
+                std::str::from_utf8(value).is_ok_and(|text| text.parse::<i64>().is_ok())
+            }
+            _ => true,
+        }
+    }
+}
+
+/// An integer as INCR stores it.
+fn text(number: i64) -> Value {
+    number.to_string().as_str().into()
 }
 
 impl Register {

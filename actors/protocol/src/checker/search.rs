@@ -5,7 +5,7 @@
 //! list of calls and returns in time order: all calls before the first return. Taking an operation
 //! lifts both entries out, going back puts them in again (Lowe, "Testing for linearizability",
 //! 2017, §4). A configuration (set of operations taken, state) that was met before is not entered
-//! again. Four rules keep it small; each leaves at least one order standing if there is any.
+//! again. Five rules keep it small; each leaves at least one order standing if there is any.
 //!
 //! 1. **Pure operations at once.** One that changes no state whatever state it meets, given what
 //!    its client saw (a read, a failed condition), is taken as soon as it fits. In any order it may
@@ -19,7 +19,10 @@
 //!    an order that uses the fewest optional operations of all: none of its configurations can be
 //!    refused so, because what follows in it would follow there too, with fewer. For the same
 //!    reason an optional operation is not taken where leaving out one just before it, or it
-//!    itself, gives the same state.
+//!    itself, gives the same state, nor where no operation that could come next would notice.
+//! 5. **No state left that is still needed.** Where an operation not yet taken fits in one state
+//!    only (the read of a value), that state must be there or something must be left that could
+//!    make it.
 //!
 //! Caveats: the set of operations taken is remembered by a 128-bit hash of it (one fixed random word
 //! an operation, combined by exclusive or), so that memory does not grow with the square of the
@@ -32,6 +35,7 @@
     reason = "indices are made here from the lengths of what they index"
 )]
 
+use super::needs::{self, Needs};
 use std::collections::BTreeMap;
 
 /// What is checked: a deterministic state machine.
@@ -49,6 +53,29 @@ pub trait Model {
 
     /// Whether `op`, wherever it fits, leaves the state as it is. `false` is always safe.
     fn is_pure(&self, op: &Self::Op) -> bool;
+
+    /// The only state in which `op` fits; none where there are several, or to be safe.
+    fn needs(&self, op: &Self::Op) -> Option<Self::State>;
+
+    /// Whether `op` fits everywhere and always leaves the same. `false` is always safe.
+    fn is_blind(&self, op: &Self::Op) -> bool;
+
+    /// What `op` could leave behind where it changes the state.
+    fn makes(&self, op: &Self::Op) -> Makes<Self::State>;
+
+    /// Whether `op` could leave `state` behind. Asked for [`Makes::Some`]; `true` is always safe.
+    fn may_make(&self, op: &Self::Op, state: &Self::State) -> bool;
+}
+
+/// What an operation could leave behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Makes<State> {
+    /// It never changes the state.
+    Nothing,
+    /// This state only.
+    One(State),
+    /// Those of which [`Model::may_make`] says so.
+    Some,
 }
 
 /// An operation and its place in time.
@@ -78,11 +105,11 @@ pub enum Answer {
     Order(Vec<usize>),
     /// There is none.
     Impossible,
-    /// Not decided within the limit of configurations.
+    /// Not decided within the limit of steps.
     GaveUp,
 }
 
-/// Looks for an order of `ops` that `model` allows, entering at most `limit` configurations.
+/// Looks for an order of `ops` that `model` allows, trying at most `limit` steps.
 pub fn search<M: Model>(model: &M, ops: &[Timed<M::Op>], limit: usize) -> Answer {
     let mut search = Search::new(model, ops);
     let start = search.intern(model.initial());
@@ -91,7 +118,7 @@ pub fn search<M: Model>(model: &M, ops: &[Timed<M::Op>], limit: usize) -> Answer
         if search.list.is_empty() {
             return Answer::Order(search.order);
         }
-        if search.entered > limit {
+        if search.tried > limit {
             return Answer::GaveUp;
         }
         match search.next_step(node) {
@@ -136,7 +163,14 @@ struct Search<'a, M: Model> {
     model: &'a M,
     ops: &'a [Timed<M::Op>],
     list: Entries,
+    needs: Needs,
+    /// By state, as interned: what `needs` calls it.
+    needed: Vec<Option<usize>>,
+    /// States that some operation needs, to their number in `needs`.
+    named: BTreeMap<M::State, usize>,
     kinds: Vec<Kind>,
+    /// Kinds whose effect depends on the state.
+    seeing: Vec<usize>,
     states: Vec<M::State>,
     ids: BTreeMap<M::State, usize>,
     /// For the required operations taken (their hash) and the state: the numbers of optional
@@ -146,7 +180,7 @@ struct Search<'a, M: Model> {
     order: Vec<usize>,
     taken: u128,
     used: Used,
-    entered: usize,
+    tried: usize,
 }
 
 /// (kind, number), by kind; numbers above zero.
@@ -154,11 +188,19 @@ type Used = Vec<(usize, usize)>;
 
 impl<'a, M: Model> Search<'a, M> {
     fn new(model: &'a M, ops: &'a [Timed<M::Op>]) -> Self {
+        let (needs, named) = needs::collect(model, ops);
+        let kinds = kinds(ops);
+        let is_seeing = |kind: &usize| !model.is_blind(&ops[kinds[*kind].ops[0]].op);
+        let seeing = (0..kinds.len()).filter(is_seeing).collect();
         Search {
             model,
             ops,
             list: Entries::new(ops),
-            kinds: kinds(ops),
+            needs,
+            needed: Vec::new(),
+            named,
+            kinds,
+            seeing,
             states: Vec::new(),
             ids: BTreeMap::new(),
             met: BTreeMap::new(),
@@ -166,7 +208,7 @@ impl<'a, M: Model> Search<'a, M> {
             order: Vec::new(),
             taken: 0,
             used: Vec::new(),
-            entered: 0,
+            tried: 0,
         }
     }
 
@@ -174,6 +216,7 @@ impl<'a, M: Model> Search<'a, M> {
         if let Some(id) = self.ids.get(&state) {
             return *id;
         }
+        self.needed.push(self.named.get(&state).copied());
         self.states.push(state.clone());
         self.ids.insert(state, self.states.len() - 1);
         self.states.len() - 1
@@ -183,6 +226,7 @@ impl<'a, M: Model> Search<'a, M> {
     fn next_step(&mut self, node: usize) -> Option<(Step, usize)> {
         let state = self.path[node].state;
         while let Some(op) = self.path[node].required.pop() {
+            self.tried += 1;
             if let Some(next) = self.model.step(&self.states[state], &self.ops[op].op) {
                 return Some((Step::Required(op), self.intern(next)));
             }
@@ -202,11 +246,36 @@ impl<'a, M: Model> Search<'a, M> {
             let Some(next) = self.model.step(&self.states[state], &self.ops[*op].op) else {
                 continue;
             };
-            if next != self.states[state] && !self.one_is_idle(node, *op, &next) {
+            let run = self.path[node].run;
+            self.tried += 1 + run * run / 2;
+            if next != self.states[state]
+                && self.is_noticed(id, state, &next)
+                && !self.one_is_idle(node, *op, &next)
+            {
                 return Some((Step::Optional(id), self.intern(next)));
             }
         }
         None
+    }
+
+    /// Whether an operation that could come next would notice that one of this kind had changed
+    /// the state to `next`.
+    fn is_noticed(&self, kind: usize, state: usize, next: &M::State) -> bool {
+        let state = &self.states[state];
+        let notices = |op: usize| {
+            let op = &self.ops[op].op;
+            let with = self.model.step(next, op);
+            with.is_some() && with != self.model.step(state, op)
+        };
+        if self.list.iter().any(notices) {
+            return true;
+        }
+        let horizon = self.list.horizon();
+        let begun = |op: &&usize| self.ops[**op].call <= horizon;
+        self.seeing.iter().any(|other| {
+            let number = self.used_of(*other) + usize::from(*other == kind);
+            self.kinds[*other].ops.get(number).filter(begun).is_some_and(|op| notices(*op))
+        })
     }
 
     /// Whether `next`, reached by the run of optional operations up to `node` and then `op`, is
@@ -230,13 +299,20 @@ impl<'a, M: Model> Search<'a, M> {
     /// Takes a step, and the pure operations that fit after it, unless that leads to where the
     /// search has been.
     fn enter(&mut self, step: Option<Step>, state: usize) {
-        match step {
-            Some(Step::Required(op)) => self.take(op),
-            Some(Step::Optional(kind)) => self.take_optional(kind),
-            None => {}
-        }
+        let op = match step {
+            Some(Step::Required(op)) => {
+                self.take(op);
+                Some(op)
+            }
+            Some(Step::Optional(kind)) => Some(self.take_optional(kind)),
+            None => None,
+        };
+        let lost = op.is_some_and(|op| {
+            let left = self.path.last().and_then(|node| self.needed[node.state]);
+            self.needs.lost(left, op, self.needed[state])
+        });
         let mut pure = Vec::new();
-        while let Some(op) = self.fitting_pure(state) {
+        while !lost && let Some(op) = self.fitting_pure(state) {
             self.take(op);
             pure.push(op);
         }
@@ -244,13 +320,11 @@ impl<'a, M: Model> Search<'a, M> {
             (Some(Step::Optional(_)), Some(last)) if pure.is_empty() => last.run + 1,
             _ => 0,
         };
-        let fresh = self.note(state);
+        let fresh = !lost && self.note(state);
         let mut required = if fresh { self.list.next_ops() } else { Vec::new() };
         required.sort_by_key(|op| std::cmp::Reverse(self.list.ends[*op]));
         self.path.push(Node { step, pure, state, required, kind: 0, run });
-        if fresh {
-            self.entered += 1;
-        } else {
+        if !fresh {
             self.leave();
         }
     }
@@ -289,6 +363,7 @@ impl<'a, M: Model> Search<'a, M> {
 
     fn take(&mut self, op: usize) {
         self.list.lift(op);
+        self.needs.take(op);
         self.taken ^= word(op);
         self.order.push(op);
     }
@@ -296,20 +371,25 @@ impl<'a, M: Model> Search<'a, M> {
     fn put_back(&mut self, op: usize) {
         self.order.pop();
         self.taken ^= word(op);
+        self.needs.put_back(op);
         self.list.unlift(op);
     }
 
-    fn take_optional(&mut self, kind: usize) {
-        let number = self.used_of(kind);
-        self.order.push(self.kinds[kind].ops[number]);
+    fn take_optional(&mut self, kind: usize) -> usize {
+        let op = self.kinds[kind].ops[self.used_of(kind)];
+        self.needs.take(op);
+        self.order.push(op);
         match self.used.binary_search_by_key(&kind, |used| used.0) {
             Ok(at) => self.used[at].1 += 1,
             Err(at) => self.used.insert(at, (kind, 1)),
         }
+        op
     }
 
     fn put_back_optional(&mut self, kind: usize) {
-        self.order.pop();
+        if let Some(op) = self.order.pop() {
+            self.needs.put_back(op);
+        }
         if let Ok(at) = self.used.binary_search_by_key(&kind, |used| used.0) {
             self.used[at].1 -= 1;
             if self.used[at].1 == 0 {

@@ -137,6 +137,7 @@ fn expire_at(live: Option<Live<'_>>, at: WallMillis, only: ExpireIf, wall: WallM
         ExpireIf::Some => live.expires_at.is_some(),
         ExpireIf::Later => live.expires_at.is_some_and(|current| at > current),
         ExpireIf::Earlier => live.expires_at.is_none_or(|current| at < current),
+        ExpireIf::SomeEarlier => live.expires_at.is_some_and(|current| at < current),
     };
     if holds { expire(live, Some(at), Reply::Int(1), wall) } else { unchanged(Reply::Int(0)) }
 }

@@ -55,6 +55,8 @@ pub enum ExpireIf {
     Later,
     /// LT: only if earlier; no expiry counts as infinite.
     Earlier,
+    /// XX and LT: only where there is one, and if earlier.
+    SomeEarlier,
 }
 
 /// How TTL-like reads count.

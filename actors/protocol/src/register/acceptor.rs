@@ -178,6 +178,12 @@ impl Acceptor {
         if self.standing != Standing::Voter {
             return self.no_vote(from, &ask.key, Round::Query(ask.ask), out);
         }
+        Self::answer_query(from, ask, stored, out);
+    }
+
+    /// A voter's answer to a query: it depends on nothing but the durable record, so it need not
+    /// wait behind the writes that are under way.
+    pub fn answer_query(from: NodeId, ask: &Query, stored: Option<&Record>, out: &mut Effects) {
         let held = match stored {
             None => Held::Nothing,
             Some(record) if ask.have == Some(record.stamp) => Held::Same(record.stamp),

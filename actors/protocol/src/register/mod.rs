@@ -11,6 +11,7 @@
 //! | [`proposer`] | a key's coordinator: queue, ballot, rounds |
 //! | [`catchup`] | anti-entropy: what a replica copies, and what it must not |
 //! | [`digest`] | how two replicas find out cheaply where they differ |
+//! | [`sweep`] | expired values deleted, old tombstones collected |
 //!
 //! Invariants, each with a test that fails when the rule behind it is taken out:
 //! 1. One (ballot, version) never names two contents.
@@ -23,3 +24,4 @@ pub mod acceptor;
 pub mod catchup;
 pub mod digest;
 pub mod proposer;
+pub mod sweep;

@@ -1,0 +1,202 @@
+//! Frames: what a message is on the wire. No input or output here, only bytes.
+//!
+//! ```text
+//! length u32 LE │ tag u16 LE │ checksum u32 LE │ body
+//!               └──────────── length ─────────────────┘
+//! ```
+//!
+//! The body is the message's struct in postcard. The checksum is the CRC-32 of length, tag and body,
+//! so that a flipped bit costs the connection and never becomes another value. The tag says which
+//! struct follows ([`Message::TAGS`]); one that this version does not know is skipped by its length
+//! and reported, so that a newer peer may say more.
+//!
+//! A declared length is compared with the limit and takes no memory: bytes are kept only once they
+//! have arrived.
+//!
+//! Caveats. postcard does not describe itself: a struct cannot gain a field in place, a changed
+//! message is a new tag. A CRC finds every error of one bit or one burst of 32 bits inside a frame of
+//! right length; where the length itself is hit, a wrong frame passes once in 2³². It is no defence
+//! against someone who wants to deceive: that is the network's duty, see [`super::hello`].
+
+use bytes::{Buf, BufMut, BytesMut};
+use postcard::{Deserializer, ser_flavors::Flavor, serialize_with_flavor};
+use serde::{Serialize, Serializer};
+use simpledynamo_protocol::message::Message;
+use std::fmt;
+
+/// Bytes before the body: length, tag, checksum.
+pub const HEADER_BYTES: usize = LENGTH_BYTES + FOLLOWING_MIN;
+const LENGTH_BYTES: usize = 4;
+/// The smallest length a frame may declare: tag and checksum of an empty body.
+const FOLLOWING_MIN: usize = 6;
+
+/// Why bytes are no frame, or a message does not become one. On a connection every one of them ends
+/// it: after a broken frame nobody knows where the next begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CodecError {
+    /// Larger than the limit, header included; `bytes` is 0 where an encoder stopped before it knew.
+    TooLarge {
+        /// The declared size.
+        bytes: usize,
+        /// The largest allowed.
+        limit: usize,
+    },
+    /// The declared length does not even hold the header.
+    TooShort(usize),
+    /// The checksum does not fit: bytes were changed on the way.
+    Checksum,
+    /// The checksum fits and the body of this tag cannot be read: the peer speaks another dialect.
+    Body(u16),
+    /// Bytes are left after the body of this tag.
+    TrailingBytes(u16),
+}
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CodecError::TooLarge { bytes: 0, limit } => {
+                write!(f, "the message does not fit into {limit} bytes")
+            }
+            CodecError::TooLarge { bytes, limit } => {
+                write!(f, "a frame of {bytes} bytes is above the limit of {limit} (frame_bytes)")
+            }
+            CodecError::TooShort(length) => write!(f, "a frame cannot have the length {length}"),
+            CodecError::Checksum => f.write_str("the checksum does not fit: damaged on the way"),
+            CodecError::Body(tag) => write!(f, "the body of tag {tag} cannot be read"),
+            CodecError::TrailingBytes(tag) => write!(f, "bytes left after the body of tag {tag}"),
+        }
+    }
+}
+
+impl std::error::Error for CodecError {}
+
+/// Appends `message` as one frame to `out` and returns the frame's size in bytes.
+///
+/// # Errors
+/// [`CodecError::TooLarge`] where the frame would be larger than `limit` bytes; `out` is then as it
+/// was, and has never held more than `limit` bytes beyond it.
+pub fn encode(message: &Message, out: &mut BytesMut, limit: usize) -> Result<usize, CodecError> {
+    let start = out.len();
+    let too_large = CodecError::TooLarge { bytes: 0, limit };
+    if limit < HEADER_BYTES {
+        return Err(too_large);
+    }
+    out.put_bytes(0, HEADER_BYTES);
+    let room = limit - HEADER_BYTES;
+    let written = serialize_with_flavor(&Body(message), Tail { out, room });
+    let size = out.len() - start;
+    let length = u32::try_from(size - LENGTH_BYTES);
+    let (Ok(()), Ok(length)) = (written, length) else {
+        out.truncate(start);
+        return Err(too_large);
+    };
+    let frame = out.get_mut(start..).unwrap_or_default();
+    let (header, body) = frame.split_at_mut(HEADER_BYTES.min(size));
+    let mut header = header;
+    header.put_u32_le(length);
+    header.put_u16_le(message.tag());
+    header.put_u32_le(checksum(length, message.tag(), body));
+    Ok(size)
+}
+
+/// What one frame held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decoded {
+    /// A message.
+    Message(Message),
+    /// A whole frame of a tag that this version does not know; skipped.
+    Unknown(u16),
+}
+
+/// Takes frames off the front of a buffer of received bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Decoder {
+    limit: usize,
+}
+
+impl Decoder {
+    /// A decoder of frames up to `limit` bytes, header included.
+    #[must_use]
+    pub fn new(limit: usize) -> Decoder {
+        Decoder { limit }
+    }
+
+    /// The next frame; none where it has not wholly arrived.
+    ///
+    /// # Errors
+    /// Every [`CodecError`]. The buffer is then of no further use.
+    pub fn decode(&self, received: &mut BytesMut) -> Result<Option<Decoded>, CodecError> {
+        let Some((length, mut rest)) = split_u32(received) else { return Ok(None) };
+        let following = usize::try_from(length).unwrap_or(usize::MAX);
+        let size = following.saturating_add(LENGTH_BYTES);
+        if size > self.limit {
+            return Err(CodecError::TooLarge { bytes: size, limit: self.limit });
+        }
+        if following < FOLLOWING_MIN {
+            return Err(CodecError::TooShort(following));
+        }
+        let Some(frame) = rest.get(..following) else { return Ok(None) };
+        rest = frame;
+        let (tag, declared) = (rest.get_u16_le(), rest.get_u32_le());
+        if checksum(length, tag, rest) != declared {
+            return Err(CodecError::Checksum);
+        }
+        let mut body = Deserializer::from_bytes(rest);
+        let message = Message::deserialize_body(tag, &mut body);
+        let left = body.finalize().map_or(0, <[u8]>::len);
+        let decoded = match message {
+            Err(_) => return Err(CodecError::Body(tag)),
+            Ok(Some(_)) if left > 0 => return Err(CodecError::TrailingBytes(tag)),
+            Ok(Some(message)) => Decoded::Message(message),
+            Ok(None) => Decoded::Unknown(tag),
+        };
+        received.advance(size);
+        Ok(Some(decoded))
+    }
+}
+
+fn split_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    bytes.split_first_chunk().map(|(length, rest)| (u32::from_le_bytes(*length), rest))
+}
+
+fn checksum(length: u32, tag: u16, body: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&length.to_le_bytes());
+    crc.update(&tag.to_le_bytes());
+    crc.update(body);
+    crc.finalize()
+}
+
+/// A message's body alone, for a serializer.
+struct Body<'a>(&'a Message);
+
+impl Serialize for Body<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize_body(serializer)
+    }
+}
+
+/// Where postcard writes: the end of a shared buffer, up to a bound.
+struct Tail<'a> {
+    out: &'a mut BytesMut,
+    room: usize,
+}
+
+impl Flavor for Tail<'_> {
+    type Output = ();
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        let left = self.room.checked_sub(data.len());
+        self.room = left.ok_or(postcard::Error::SerializeBufferFull)?;
+        self.out.put_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.try_extend(&[byte])
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}

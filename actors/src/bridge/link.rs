@@ -1,0 +1,345 @@
+//! A link: this node's messages to one peer.
+//!
+//! Links go one way. This node dials each peer, and that connection carries what this node says;
+//! what the peer says comes on the connection the peer dialed ([`super::listen`]).
+//!
+//! Whoever sends encodes straight into the link's buffer and goes on; one task a peer takes all that
+//! has gathered and gives it to the network at once, so that under load many messages share a system
+//! call. Sending never waits: what finds no room is dropped and counted.
+//!
+//! **What waits without a connection.** Messages wait for an attempt to connect that is under way
+//! (at most
+//! [`HANDSHAKE_TIME_MAX`](handshake::HANDSHAKE_TIME_MAX)). If it fails they are dropped, and so is what is sent in the
+//! pause before the next attempt: a message that is late is worth little (its asker has gone to the
+//! next node) and a peer that comes back must not begin with a backlog. Correctness never depends on
+//! delivery.
+//!
+//! **Memory.** What waits and what is being written stay together within the bound; the buffers
+//! themselves may take twice that, and are given back after a burst.
+//!
+//! Caveat: "written" means that the system took it. What is lost with a connection is counted by
+//! frames, those that the peer did receive before the end included.
+
+use super::{
+    Counters, Inbound, PeerIdentity, codec,
+    gate::Gate,
+    handshake::{self, HandshakeError},
+    hello::Credentials,
+    net::Net,
+};
+use bytes::BytesMut;
+use simpledynamo_protocol::{message::Message, ring::NodeId};
+use std::{
+    cell::{Cell, RefCell},
+    io,
+    net::SocketAddr,
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Notify,
+    time::{Instant, timeout},
+};
+
+/// First pause before dialing again.
+pub const BACK_OFF_MIN: Duration = Duration::from_millis(20);
+/// Longest pause before dialing again: a peer that came back is found within this and an attempt.
+pub const BACK_OFF_MAX: Duration = Duration::from_millis(500);
+/// A connection that lasted so long is dialed again at once when it breaks, a shorter one after a
+/// pause: a peer that accepts and closes must not make this node spin.
+const STEADY: Duration = BACK_OFF_MAX;
+/// Time for which the network may take nothing before the connection is given up with what waits:
+/// whoever reads again then is better served by fresh messages.
+pub const STALL_TIME_MAX: Duration = Duration::from_secs(2);
+/// Capacity, bytes, that an emptied buffer keeps for the next burst.
+const KEPT_BYTES_MAX: usize = 1024 * 1024;
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It waits for the network; nothing says that it will arrive.
+    Queued,
+    /// Dropped: as much as may wait does.
+    Full,
+    /// Dropped: no connection, and none is being opened just now.
+    Unconnected,
+    /// Dropped: larger than a frame may be.
+    TooLarge,
+    /// Dropped: no such peer.
+    NoSuchPeer,
+}
+
+/// What a link needs to know.
+pub(super) struct Route {
+    pub peer: NodeId,
+    pub address: SocketAddr,
+    pub frame_bytes: usize,
+    pub peer_bytes: usize,
+}
+
+/// The sending end; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Link(Rc<Shared>);
+
+struct Shared {
+    route: Route,
+    queue: RefCell<Queue>,
+    wake: Notify,
+    /// The peer was heard to dial us: what kept this link from it is probably over.
+    redial: Notify,
+    counters: Rc<RefCell<Counters>>,
+    gate: Gate,
+    connections: Cell<u64>,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// Encoded frames that wait.
+    waiting: BytesMut,
+    frames: u64,
+    /// What the task is writing: bytes not yet taken, frames not yet wholly taken.
+    writing_bytes: usize,
+    writing_frames: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, Default)]
+enum State {
+    #[default]
+    Dialing,
+    Connected(PeerIdentity),
+    BackingOff,
+}
+
+impl Link {
+    pub(super) fn new(route: Route, counters: Rc<RefCell<Counters>>) -> Link {
+        Link(Rc::new(Shared {
+            route,
+            queue: RefCell::default(),
+            wake: Notify::new(),
+            redial: Notify::new(),
+            counters,
+            gate: Gate::default(),
+            connections: Cell::new(0),
+        }))
+    }
+
+    /// Encodes `message` for the peer, or drops it; never waits.
+    pub(super) fn send(&self, message: &Message) -> Sent {
+        let mut queue = self.0.queue.borrow_mut();
+        let mut counters = self.0.counters.borrow_mut();
+        if matches!(queue.state, State::BackingOff) {
+            counters.dropped_unconnected += 1;
+            return Sent::Unconnected;
+        }
+        let Route { frame_bytes, peer_bytes, peer, .. } = self.0.route;
+        let room = peer_bytes.saturating_sub(queue.waiting.len() + queue.writing_bytes);
+        let idle = queue.waiting.is_empty();
+        match codec::encode(message, &mut queue.waiting, room.min(frame_bytes)) {
+            Ok(_) => queue.frames += 1,
+            Err(_) if room < frame_bytes => {
+                counters.dropped_full += 1;
+                return Sent::Full;
+            }
+            Err(error) => {
+                counters.dropped_large += 1;
+                let name = message.name();
+                self.0.gate.warn(|| format!("dropped {name} for node {peer}: {error}"));
+                return Sent::TooLarge;
+            }
+        }
+        if idle {
+            self.0.wake.notify_one();
+        }
+        Sent::Queued
+    }
+
+    /// Cuts the present back-off short, or the next one: a hint about when to dial, nothing else. A
+    /// node that has just started is otherwise out of its peers' reach for half a second.
+    pub(super) fn redial(&self) {
+        self.0.redial.notify_one();
+    }
+
+    /// Who answered at the other end; none while there is no connection.
+    pub(super) fn identity(&self) -> Option<PeerIdentity> {
+        match self.0.queue.borrow().state {
+            State::Connected(peer) => Some(peer),
+            State::Dialing | State::BackingOff => None,
+        }
+    }
+
+    /// Bytes that wait or are being written.
+    pub(super) fn waiting(&self) -> usize {
+        let queue = self.0.queue.borrow();
+        queue.waiting.len() + queue.writing_bytes
+    }
+
+    /// The link's task: dials, carries, dials again; ends only when it is aborted.
+    pub(super) async fn run<N: Net>(
+        self,
+        net: N,
+        credentials: Rc<Credentials>,
+        inbound: Rc<dyn Inbound>,
+    ) {
+        let peer = self.0.route.peer;
+        let mut failures = 0;
+        loop {
+            self.0.queue.borrow_mut().state = State::Dialing;
+            match handshake::in_time(self.dial(&net, &credentials)).await {
+                Ok((stream, identity)) => {
+                    log::info!("connected to node {peer} at {}", self.0.route.address);
+                    let since = Instant::now();
+                    self.connected(identity);
+                    inbound.met(identity);
+                    let end = self.carry(stream).await;
+                    log::info!("connection to node {peer} ended: {end}");
+                    self.lost();
+                    failures = if since.elapsed() >= STEADY { 0 } else { failures + 1 };
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.0.counters.borrow_mut().dial_failures += 1;
+                    let address = self.0.route.address;
+                    // Nothing to worry about: peers start and stop. Whether the node is missed, the
+                    // failure detector says.
+                    self.0.gate.info(|| format!("cannot reach node {peer} at {address}: {error}"));
+                }
+            }
+            if failures > 0 {
+                self.back_off();
+                let seed = u64::from(credentials.me.id.0) << 32 | u64::from(peer.0);
+                tokio::select! {
+                    () = tokio::time::sleep(pause(failures, seed)) => {}
+                    () = self.0.redial.notified() => {}
+                }
+            }
+        }
+    }
+
+    async fn dial<N: Net>(
+        &self,
+        net: &N,
+        credentials: &Credentials,
+    ) -> Result<(N::Stream, PeerIdentity), HandshakeError> {
+        let Route { address, peer, .. } = self.0.route;
+        let number = self.0.connections.get() + 1;
+        self.0.connections.set(number);
+        let mut stream = net.connect(address).await?;
+        let identity = handshake::dial(&mut stream, credentials, peer, number).await?;
+        Ok((stream, identity))
+    }
+
+    /// Writes what gathers until the connection ends; says why it did.
+    async fn carry<S: AsyncRead + AsyncWrite + Unpin>(&self, mut stream: S) -> io::Error {
+        let mut batch = BytesMut::new();
+        loop {
+            if self.take(&mut batch) {
+                if let Err(error) = self.write(&mut stream, &batch).await {
+                    return error;
+                }
+                continue;
+            }
+            let mut byte = [0];
+            tokio::select! {
+                biased;
+                () = self.0.wake.notified() => {}
+                read = stream.read(&mut byte) => return match read {
+                    Ok(0) => io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed it"),
+                    Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "bytes the wrong way"),
+                    Err(error) => error,
+                },
+            }
+        }
+    }
+
+    /// Takes all that waits in exchange for an empty buffer; whether there was any.
+    fn take(&self, batch: &mut BytesMut) -> bool {
+        batch.clear();
+        if batch.capacity() > KEPT_BYTES_MAX {
+            *batch = BytesMut::new();
+        }
+        let mut queue = self.0.queue.borrow_mut();
+        std::mem::swap(&mut queue.waiting, batch);
+        queue.writing_bytes = batch.len();
+        queue.writing_frames = std::mem::take(&mut queue.frames);
+        !batch.is_empty()
+    }
+
+    async fn write<S: AsyncWrite + Unpin>(&self, stream: &mut S, batch: &[u8]) -> io::Result<()> {
+        let mut left = batch;
+        while !left.is_empty() {
+            let taken = timeout(STALL_TIME_MAX, stream.write(left)).await;
+            let taken = taken.unwrap_or_else(|_| {
+                Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read"))
+            })?;
+            if taken == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            left = left.get(taken..).unwrap_or_default();
+            self.0.queue.borrow_mut().writing_bytes = left.len();
+            let mut counters = self.0.counters.borrow_mut();
+            counters.writes += 1;
+            counters.bytes_out += taken as u64;
+        }
+        let frames = std::mem::take(&mut self.0.queue.borrow_mut().writing_frames);
+        self.0.counters.borrow_mut().frames_out += frames;
+        stream.flush().await
+    }
+
+    fn connected(&self, identity: PeerIdentity) {
+        self.0.queue.borrow_mut().state = State::Connected(identity);
+        self.0.gate.open();
+        self.0.counters.borrow_mut().connects += 1;
+    }
+
+    /// Forgets what was being written; what waits may go with the next connection.
+    fn lost(&self) {
+        let mut queue = self.0.queue.borrow_mut();
+        queue.writing_bytes = 0;
+        let mut counters = self.0.counters.borrow_mut();
+        counters.disconnects += 1;
+        counters.lost += std::mem::take(&mut queue.writing_frames);
+    }
+
+    /// Drops what waits, and what comes until the next attempt.
+    fn back_off(&self) {
+        let mut queue = self.0.queue.borrow_mut();
+        queue.state = State::BackingOff;
+        queue.waiting = BytesMut::new();
+        self.0.counters.borrow_mut().dropped_unconnected += std::mem::take(&mut queue.frames);
+    }
+}
+
+/// The pause after so many failures in a row: doubled each time up to the bound, between half and
+/// whole of it, so that nodes that lost each other at one moment do not dial in step. The jitter is
+/// a function of `seed` and the count: a simulated run repeats itself.
+fn pause(failures: u32, seed: u64) -> Duration {
+    let doubled = 1u32.checked_shl(failures.saturating_sub(1).min(16)).unwrap_or(u32::MAX);
+    let whole = BACK_OFF_MIN.saturating_mul(doubled).min(BACK_OFF_MAX);
+    // SplitMix64 (Steele et al., OOPSLA '14).
+    let mut mixed = seed.wrapping_add(u64::from(failures).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    let part = u32::try_from((mixed ^ (mixed >> 31)) % 512).unwrap_or(0);
+    whole / 2 + whole * part / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_stay_bounded_and_differ() {
+        for seed in [0, 1, 5554 << 32 | 5556, u64::MAX] {
+            for failures in 1..100 {
+                let pause = pause(failures, seed);
+                assert!(pause >= BACK_OFF_MIN / 2 && pause < BACK_OFF_MAX, "{pause:?}");
+            }
+            assert!(pause(1, seed) < BACK_OFF_MIN);
+            assert!(pause(9, seed) >= BACK_OFF_MAX / 2);
+        }
+        assert_ne!(pause(9, 5554 << 32 | 5556), pause(9, 5556 << 32 | 5554));
+        assert_eq!(pause(u32::MAX, 3), pause(u32::MAX, 3));
+    }
+}

@@ -1,0 +1,133 @@
+//! One example of every message, and its bytes. A line that changes here is a break of the wire: a
+//! changed message needs a new tag.
+
+use super::super::codec::{Decoded, Decoder, encode};
+use bytes::BytesMut;
+use simpledynamo_protocol::{
+    ballot::{Ballot, Stamp},
+    command::{Command, Condition, Expiry, Reply},
+    message::*,
+    recent::{OpId, Recent},
+    record::{Datum, Key, Record},
+    ring::{NodeId, RangeId},
+};
+
+/// An example of every message, in order of the tags.
+pub(super) fn examples() -> Vec<Message> {
+    let key = Key::from("k");
+    let op = OpId { router: NodeId(5554), incarnation: 2, seq: 300 };
+    let ask = Ask { incarnation: 2, asker: 7, n: 300 };
+    let ballot = Ballot { round: 3, node: NodeId(5554) };
+    let stamp = Stamp { ballot, version: 9 };
+    let range = RangeId(4);
+    let mut recent = Recent::default();
+    recent.note(op, 299, &Reply::Int(-1));
+    let datum = Datum::Live { value: "v".into(), expires_at: Some(1_000) };
+    let record = Record { stamp, datum, recent };
+    let command = Command::Set {
+        value: "v".into(),
+        condition: Condition::IfEquals("w".into()),
+        expiry: Expiry::At(1_000),
+        get: true,
+    };
+    let outcome = Outcome::Done { reply: Reply::Bulk("v".into()), recorded: true };
+    let row = Row { key: key.clone(), stamp, expires_at: Some(1_000), deleted_at: None };
+    vec![
+        Request {
+            op,
+            attempt: 1,
+            done_below: 299,
+            record: true,
+            key: key.clone(),
+            command,
+            patience: 2_000,
+        }
+        .into(),
+        Answer { op, attempt: 1, outcome }.into(),
+        Prepare { key: key.clone(), ballot }.into(),
+        Promise { key: key.clone(), ballot, record: Some(record.clone()) }.into(),
+        Accept { key: key.clone(), record: record.clone() }.into(),
+        Accepted { key: key.clone(), stamp }.into(),
+        Refused { key: key.clone(), asked: Ballot::ZERO, promised: ballot }.into(),
+        Query { key: key.clone(), ask, have: Some(stamp) }.into(),
+        State { key: key.clone(), ask, held: Held::Same(stamp) }.into(),
+        NoVote { key: key.clone(), round: Round::Query(ask), reason: Reason::Learning }.into(),
+        Probe { ask }.into(),
+        Alive { ask }.into(),
+        Missed {}.into(),
+        AskDigests { ask, range }.into(),
+        Digests { ask, range, buckets: vec![0, u64::MAX], votes: true, live: 5 }.into(),
+        AskList { ask, range, from: 1, to: u64::MAX, rows: 1_000 }.into(),
+        Listed { ask, rows: vec![row], next: Some(2), votes: false, absent_floor: 6 }.into(),
+        Fetch { ask, keys: vec![key.clone(), "l".into()] }.into(),
+        Records { ask, records: vec![(key.clone(), record)] }.into(),
+        Collect { key, stamp }.into(),
+        Greet { store: u64::MAX }.into(),
+        Welcome { store: 1, known_store: 2, incarnation: 3, ceiling: 4 }.into(),
+    ]
+}
+
+/// Tag, name, frame.
+const GOLDEN: &[(u16, &str, &str)] = &[
+    (1, "Request", "1d000000010096cc2b4cb22b02ac0201ab0201016b01017603017702e80701d00f"),
+    (2, "Answer", "1100000002005b1adc1bb22b02ac02010003017601"),
+    (3, "Prepare", "0b0000000300a4fe00d0016b03b22b"),
+    (4, "Promise", "220000000400459ae7d7016b03b22b0103b22b0900017601e80701b22b02ab0201ac02010201"),
+    (5, "Accept", "1e0000000500496e033f016b03b22b0900017601e80701b22b02ab0201ac02010201"),
+    (6, "Accepted", "0c0000000600cdd7cd46016b03b22b09"),
+    (7, "Refused", "0d00000007003b347490016b000003b22b"),
+    (8, "Query", "110000000800ca80c1e4016b0207ac020103b22b09"),
+    (9, "State", "1100000009004f595739016b0207ac020103b22b09"),
+    (10, "NoVote", "0e0000000a0077c99cee016b020207ac0202"),
+    (11, "Probe", "0a0000000b00bb4495dd0207ac02"),
+    (12, "Alive", "0a0000000c00037490c00207ac02"),
+    (13, "Missed", "060000000d00f33c35d2"),
+    (14, "AskDigests", "0b0000000e00b324b71a0207ac0204"),
+    (15, "Digests", "190000000f00030c13a40207ac02040200ffffffffffffffffff010105"),
+    (16, "AskList", "180000001000870e88820207ac020401ffffffffffffffffff01e807"),
+    (17, "Listed", "1900000011005ac979ea0207ac0201016b03b22b0901e8070001020006"),
+    (18, "Fetch", "0f00000012000888d0470207ac0202016b016c"),
+    (
+        19,
+        "Records",
+        "230000001300297c04200207ac0201016b03b22b0900017601e80701b22b02ab0201ac02010201",
+    ),
+    (20, "Collect", "0c00000014009be15378016b03b22b09"),
+    (21, "Greet", "10000000150016eb4c28ffffffffffffffffff01"),
+    (22, "Welcome", "0a0000001600e83d5fb601020304"),
+];
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn every_message_has_golden_bytes() {
+    let examples = examples();
+    let tags: Vec<_> = examples.iter().map(|message| (message.tag(), message.name())).collect();
+    assert_eq!(tags, Message::TAGS, "an example of every message, in order");
+    let written: Vec<_> = examples
+        .iter()
+        .map(|message| {
+            let mut frame = BytesMut::new();
+            encode(message, &mut frame, 1024).unwrap();
+            (message.tag(), message.name(), hex(&frame))
+        })
+        .collect();
+    let golden: Vec<_> =
+        GOLDEN.iter().map(|(tag, name, frame)| (*tag, *name, (*frame).to_owned())).collect();
+    let table = || written.iter().map(|row| format!("    {row:?},\n")).collect::<String>();
+    assert!(written == golden, "the wire has changed; it is now\n{}", table());
+}
+
+#[test]
+fn golden_bytes_are_read_as_the_examples() {
+    for (message, (_, name, frame)) in examples().into_iter().zip(GOLDEN) {
+        let bytes = (0..frame.len()).step_by(2);
+        let mut received: BytesMut =
+            bytes.map(|at| u8::from_str_radix(&frame[at..at + 2], 16).unwrap()).collect();
+        let decoded = Decoder::new(1024).decode(&mut received);
+        assert_eq!(decoded, Ok(Some(Decoded::Message(message))), "{name}");
+        assert!(received.is_empty());
+    }
+}

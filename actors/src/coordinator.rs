@@ -1,0 +1,140 @@
+//! The coordinator of one key: an actor around [`Proposer`], alive while its key is in use.
+//!
+//! It keeps the key's requests in order. Its messages come from the router only; what it wants done
+//! goes to the own replica, to peers through the bridge, and back to the router. It has no timer of
+//! its own: it tells the router when to wake it, and at most one such wake is outstanding, so a key
+//! that serves thousands of requests a second costs ten wakes.
+
+use crate::{
+    bridge::BridgeHandle,
+    clock::Clock,
+    replica::{Begin, Replica, ToReplica},
+    router::{FromNode, Retired, Router, WakeAt},
+};
+use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
+use simpledynamo_protocol::{
+    effect::{Effect, Effects},
+    message,
+    record::Key,
+    register::proposer::{Known, Proposer},
+    ring::NodeId,
+    time::Time,
+};
+
+/// Router → coordinator: a request, or a replica's answer.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Take {
+    /// Who sent it.
+    pub from: NodeId,
+    /// What.
+    pub message: message::Message,
+}
+
+/// Router → coordinator, when the time it asked for has come.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Wake;
+
+/// Router → coordinator: end, unless something is under way. Answered by [`Retired`].
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Retire;
+
+/// To whom a coordinator speaks.
+#[derive(Clone)]
+pub struct Ways {
+    /// The node.
+    pub me: NodeId,
+    /// Its clocks.
+    pub clock: Clock,
+    /// The own router.
+    pub router: Addr<Router>,
+    /// The own replica.
+    pub replica: Addr<Replica>,
+    /// The peers.
+    pub bridge: BridgeHandle,
+}
+
+/// The coordinator of one key.
+pub struct Coordinator {
+    key: Key,
+    ways: Ways,
+    proposer: Option<Proposer>,
+    effects: Effects,
+    /// The wake that the router has been asked for and has not yet given.
+    asked: Option<Time>,
+}
+
+impl Coordinator {
+    /// An actor for `key` around its state machine.
+    #[must_use]
+    pub fn new(key: Key, ways: Ways, proposer: Proposer) -> Coordinator {
+        let proposer = Some(proposer);
+        Coordinator { key, ways, proposer, effects: Effects::new(), asked: None }
+    }
+
+    fn carry_out(&mut self) {
+        let Ways { me, router, replica, bridge, .. } = &self.ways;
+        for effect in self.effects.drain(..) {
+            match effect {
+                Effect::Send { to, message } if to != *me => {
+                    bridge.send(to, &message);
+                }
+                Effect::Send { message: answer @ message::Message::Answer(_), .. } => {
+                    router.do_send(FromNode { from: *me, message: answer });
+                }
+                Effect::Send { message, .. } => replica.do_send(ToReplica { from: *me, message }),
+                Effect::Begin { key, above } => replica.do_send(Begin { key, above }),
+                // Only an acceptor persists.
+                Effect::Persist(_) => {}
+            }
+        }
+        let next = self.proposer.as_ref().and_then(Proposer::next_wake);
+        if let Some(at) = next.filter(|at| self.asked.is_none_or(|asked| *at < asked)) {
+            self.asked = Some(at);
+            router.do_send(WakeAt { key: self.key.clone(), at });
+        }
+    }
+}
+
+impl Actor for Coordinator {
+    type Context = Context<Self>;
+}
+
+impl Handler<Take> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, take: Take, _: &mut Context<Self>) {
+        if let Some(proposer) = &mut self.proposer {
+            let now = self.ways.clock.now();
+            proposer.message(now, take.from, take.message, &mut self.effects);
+            self.carry_out();
+        }
+    }
+}
+
+impl Handler<Wake> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
+        self.asked = None;
+        if let Some(proposer) = &mut self.proposer {
+            proposer.wake(self.ways.clock.now(), &mut self.effects);
+            self.carry_out();
+        }
+    }
+}
+
+impl Handler<Retire> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, _: Retire, ctx: &mut Context<Self>) {
+        let idle = self.proposer.take_if(|proposer| proposer.is_idle());
+        let known: Option<Known> = idle.map(Proposer::into_known);
+        if known.is_some() {
+            ctx.stop();
+        }
+        self.ways.router.do_send(Retired { key: self.key.clone(), known });
+    }
+}

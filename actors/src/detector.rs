@@ -1,0 +1,149 @@
+//! The failure detector: time-outs of requests make a node suspected, any answer clears it.
+//!
+//! An actor around [`Suspicion`]. The router reports time-outs and, for suspected nodes, signs of
+//! life; this actor probes the suspected ones and tells the router and the membership table what
+//! changes. Connection events play no part. A node that comes back is told that it missed messages,
+//! so that it compares digests at once: one that was merely paused could not know.
+
+use crate::{
+    bridge::BridgeHandle, clock::Clock, membership::Membership, messages::Standing, router::Router,
+};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use simpledynamo_protocol::{
+    message::{Alive, Ask, Missed, Probe},
+    ring::NodeId,
+    suspicion::{Change, Suspicion},
+    time::Time,
+};
+use std::time::Duration;
+
+/// How often due probes are looked for; probes themselves go out every
+/// [`PROBE_EVERY`](simpledynamo_protocol::suspicion::PROBE_EVERY).
+const TICK: Duration = Duration::from_millis(25);
+
+/// Router → detector: a request was not answered in time.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct TimedOut {
+    /// By this node.
+    pub node: NodeId,
+    /// Sent then.
+    pub sent: Time,
+    /// When the router last heard anything of the node.
+    pub heard: Option<Time>,
+}
+
+/// Router, bridge → detector: something came from a suspected node.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Heard {
+    /// From this one.
+    pub node: NodeId,
+}
+
+/// Bridge → detector: a peer asks whether this node is there. Probed at once: the detector waits
+/// for nothing, least of all for the disk.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Probed {
+    /// Who asks.
+    pub node: NodeId,
+    /// Its question.
+    pub probe: Probe,
+}
+
+/// Detector → router, membership: what is believed of a node has changed.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct StandingChanged {
+    /// Of this one.
+    pub node: NodeId,
+    /// To this.
+    pub standing: Standing,
+}
+
+/// The failure detector of one node.
+pub struct Detector {
+    clock: Clock,
+    bridge: BridgeHandle,
+    router: Addr<Router>,
+    membership: Addr<Membership>,
+    suspicion: Suspicion,
+    ask: Ask,
+}
+
+impl Detector {
+    /// A detector that trusts all `peers`. `ask` names its probes.
+    #[must_use]
+    pub fn new(
+        peers: impl IntoIterator<Item = NodeId>,
+        clock: Clock,
+        bridge: BridgeHandle,
+        router: Addr<Router>,
+        membership: Addr<Membership>,
+        ask: Ask,
+    ) -> Detector {
+        Detector { clock, bridge, router, membership, suspicion: Suspicion::new(peers), ask }
+    }
+
+    fn publish(&self, change: Change) {
+        let (node, standing) = match change {
+            Change::Suspected(node) => {
+                log::warn!("node {node} does not answer: its keys go to their next replica");
+                (node, Standing::Suspected)
+            }
+            Change::Trusted(node, after) => {
+                log::info!("node {node} answers again after {} ms", after.as_millis());
+                self.bridge.send(node, &Missed {}.into());
+                (node, Standing::Trusted)
+            }
+        };
+        self.router.do_send(StandingChanged { node, standing });
+        self.membership.do_send(StandingChanged { node, standing });
+    }
+}
+
+impl Actor for Detector {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_interval(TICK, |detector, _| {
+            for node in detector.suspicion.due(detector.clock.mono()) {
+                detector.ask.n += 1;
+                detector.bridge.send(node, &Probe { ask: detector.ask }.into());
+            }
+        });
+    }
+}
+
+impl Handler<TimedOut> for Detector {
+    type Result = ();
+
+    fn handle(&mut self, report: TimedOut, _: &mut Context<Self>) {
+        if report.heard.is_some_and(|heard| heard >= report.sent) {
+            return;
+        }
+        if let Some(change) = self.suspicion.timed_out(self.clock.mono(), report.node, report.sent)
+        {
+            self.publish(change);
+        }
+    }
+}
+
+impl Handler<Heard> for Detector {
+    type Result = ();
+
+    fn handle(&mut self, heard: Heard, _: &mut Context<Self>) {
+        if let Some(change) = self.suspicion.heard(self.clock.mono(), heard.node) {
+            self.publish(change);
+        }
+    }
+}
+
+impl Handler<Probed> for Detector {
+    type Result = ();
+
+    fn handle(&mut self, Probed { node, probe }: Probed, _: &mut Context<Self>) {
+        self.bridge.send(node, &Alive { ask: probe.ask }.into());
+    }
+}

@@ -1,0 +1,353 @@
+//! The membership table: every node of the ring, what is believed of it, and this node's own part.
+//!
+//! The view is static, from the configuration; only standings change. This actor also keeps the
+//! node's durable identity, and with it the question whether the node may vote:
+//!
+//! - A member that kept its store votes from its start.
+//! - A new or emptied store asks **every** peer under which store it knew this node. If none knew
+//!   another, the node is new and votes. Otherwise it has lost what it acknowledged: it learns, with
+//!   the largest ceiling of all peers as its floor, and votes when sync says that it is level.
+//! - A peer that is greeted remembers the stranger durably before it answers.
+//!
+//! Source: register.md, "Recovery".
+
+use crate::{
+    bridge::{BridgeHandle, PeerIdentity},
+    detector::StandingChanged,
+    messages::{AskStatus, AskTable, Member, Phase, Standing, Status, Table},
+    node::Fatal,
+    replica::{Part, Replica, Shared},
+    router::{AskFigures, Enter, Router},
+    settings::Settings,
+    storage::{Identity, KnownPeer},
+    sync::{StartPass, Sync},
+};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
+use simpledynamo_protocol::{
+    message::{self, Greet, Welcome},
+    ring::NodeId,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    time::Duration,
+};
+
+/// How often peers that have not welcomed this node are greeted again.
+const GREET_EVERY: Duration = Duration::from_millis(100);
+/// How often a waiting start is mentioned in the log, in greetings.
+const MENTION_EVERY: u32 = 50;
+
+/// Bridge → membership: a hello was completed.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Met(pub PeerIdentity);
+
+/// Bridge → membership: a greeting or a welcome.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct FromPeer {
+    /// Who sent it.
+    pub from: NodeId,
+    /// What.
+    pub message: message::Message,
+}
+
+/// Sync → membership: how far the copying is.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Progress {
+    /// All that was missed has been copied.
+    pub level: bool,
+    /// Records copied since the start.
+    pub copied: u64,
+}
+
+/// To whom the membership table speaks.
+pub struct Ways {
+    /// The own router.
+    pub router: Addr<Router>,
+    /// The own replica.
+    pub replica: Addr<Replica>,
+    /// Catch-up.
+    pub sync: Addr<Sync>,
+    /// The peers.
+    pub bridge: BridgeHandle,
+    /// What the writer has published.
+    pub shared: Arc<Shared>,
+}
+
+/// The membership table of one node.
+pub struct Membership {
+    settings: Settings,
+    identity: Arc<Mutex<Identity>>,
+    ways: Ways,
+    fatal: Fatal,
+    phase: Phase,
+    standings: BTreeMap<NodeId, Standing>,
+    welcomes: BTreeMap<NodeId, Welcome>,
+    met: BTreeMap<NodeId, PeerIdentity>,
+    greetings: u32,
+    progress: Progress,
+}
+
+impl Membership {
+    /// The table from the configuration; the identity says which part this node may play.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        identity: Arc<Mutex<Identity>>,
+        ways: Ways,
+        fatal: Fatal,
+    ) -> Membership {
+        let standing = |id| if id == settings.me { Standing::Me } else { Standing::Trusted };
+        let standings = settings.ring.nodes().map(|id| (id, standing(id))).collect();
+        Membership {
+            settings,
+            identity,
+            ways,
+            fatal,
+            phase: Phase::Starting,
+            standings,
+            welcomes: BTreeMap::new(),
+            met: BTreeMap::new(),
+            greetings: 0,
+            progress: Progress { level: false, copied: 0 },
+        }
+    }
+
+    fn identity(&self) -> MutexGuard<'_, Identity> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.ways.router.do_send(Enter(phase));
+        if phase != Phase::Starting {
+            self.ways.sync.do_send(StartPass { learner: phase == Phase::Learning });
+        }
+    }
+
+    fn peers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.settings.peers.iter().map(|peer| peer.id)
+    }
+
+    /// Greets the peers that have not answered yet.
+    fn greet(&mut self, ctx: &mut Context<Self>) {
+        if self.phase != Phase::Starting {
+            return;
+        }
+        let store = self.identity().store();
+        let silent: Vec<_> =
+            self.peers().filter(|peer| !self.welcomes.contains_key(peer)).collect();
+        if silent.is_empty() {
+            return self.admit();
+        }
+        for peer in &silent {
+            self.ways.bridge.send(*peer, &Greet { store }.into());
+        }
+        self.greetings += 1;
+        if self.greetings.is_multiple_of(MENTION_EVERY) {
+            let silent: Vec<_> = silent.iter().map(ToString::to_string).collect();
+            log::info!(
+                "this store is new: waiting until all nodes have said whether they knew another \
+                 one of this node; not yet heard: {}",
+                silent.join(", ")
+            );
+        }
+        ctx.run_later(GREET_EVERY, Membership::greet);
+    }
+
+    /// All peers have answered.
+    fn admit(&mut self) {
+        let (store, incarnation) = {
+            let identity = self.identity();
+            (identity.store(), identity.incarnation())
+        };
+        if let Some(welcome) = self.welcomes.values().find(|it| it.incarnation > incarnation) {
+            return self.fatal.tell(&format!(
+                "peers know a later start of this node ({} against {incarnation}): the clock of \
+                 this machine was set back; set it right and start again",
+                welcome.incarnation
+            ));
+        }
+        let known_otherwise = self.welcomes.values().any(|welcome| welcome.known_store != store);
+        let learning = known_otherwise || self.identity().learner().is_some();
+        let done = if learning {
+            self.identity().start_learning("its peers know another store of this node")
+        } else {
+            self.identity().admit()
+        };
+        if let Err(error) = done {
+            return self.fatal.store(&error);
+        }
+        if learning {
+            let ceiling = self.welcomes.values().map(|welcome| welcome.ceiling).max().unwrap_or(0);
+            log::warn!("this node lost what it stored: it copies all from its peers, then votes");
+            self.ways.replica.do_send(Part::Learn { ceiling });
+            self.enter(Phase::Learning);
+        } else {
+            log::info!("this store is new and so is the node: it votes");
+            self.ways.replica.do_send(Part::Vote);
+            self.enter(Phase::Serving);
+        }
+    }
+
+    /// A peer starts with a store that may be new: says under which one it is known here.
+    fn welcome(&mut self, from: NodeId, greet: &Greet) {
+        let incarnation = self.met.get(&from).map_or(0, |met| met.incarnation);
+        let known = self.identity().peers().get(&from).copied();
+        let known = known.unwrap_or(KnownPeer { store: greet.store, incarnation });
+        if let Err(error) = self.remember(from, known) {
+            return self.fatal.store(&error);
+        }
+        let welcome = Welcome {
+            store: greet.store,
+            known_store: known.store,
+            incarnation: known.incarnation,
+            ceiling: self.ways.shared.ceiling.load(Ordering::SeqCst),
+        };
+        self.ways.bridge.send(from, &welcome.into());
+    }
+
+    /// Durable before anyone is told; nothing is written where nothing changes.
+    fn remember(&self, peer: NodeId, known: KnownPeer) -> Result<(), crate::storage::StoreError> {
+        let mut identity = self.identity();
+        if identity.peers().get(&peer) == Some(&known) {
+            return Ok(());
+        }
+        identity.remember(peer, known)
+    }
+
+    fn member(&self, id: NodeId) -> Member {
+        let own = self.settings.listen;
+        let peer = self.settings.peers.iter().find(|peer| peer.id == id);
+        let position = self.settings.ring.position(id);
+        Member {
+            id,
+            peer: peer.map_or(own, |peer| peer.address),
+            position: position.map(|position| format!("{position:?}")).unwrap_or_default(),
+            share: self.settings.ring.share(id),
+            standing: self.standings.get(&id).copied().unwrap_or(Standing::Trusted),
+        }
+    }
+}
+
+impl Actor for Membership {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        let kept = {
+            let identity = self.identity();
+            identity.is_member() && identity.learner().is_none()
+        };
+        if kept { self.enter(Phase::Serving) } else { self.greet(ctx) }
+    }
+}
+
+impl Handler<Met> for Membership {
+    type Result = ();
+
+    fn handle(&mut self, Met(peer): Met, _: &mut Context<Self>) {
+        self.met.insert(peer.id, peer);
+        let known = self.identity().peers().get(&peer.id).copied();
+        let Some(known) = known else { return };
+        let incarnation = known.incarnation.max(peer.incarnation);
+        if let Err(error) = self.remember(peer.id, KnownPeer { incarnation, ..known }) {
+            self.fatal.store(&error);
+        }
+    }
+}
+
+impl Handler<FromPeer> for Membership {
+    type Result = ();
+
+    fn handle(&mut self, FromPeer { from, message }: FromPeer, _: &mut Context<Self>) {
+        match message {
+            message::Message::Greet(greet) => self.welcome(from, &greet),
+            message::Message::Welcome(welcome) => {
+                if self.phase == Phase::Starting && welcome.store == self.identity().store() {
+                    self.welcomes.insert(from, welcome);
+                    if self.peers().all(|peer| self.welcomes.contains_key(&peer)) {
+                        self.admit();
+                    }
+                }
+            }
+            other => log::debug!("from {from}: not for membership: {other}"),
+        }
+    }
+}
+
+impl Handler<StandingChanged> for Membership {
+    type Result = ();
+
+    fn handle(&mut self, changed: StandingChanged, _: &mut Context<Self>) {
+        self.standings.insert(changed.node, changed.standing);
+    }
+}
+
+impl Handler<Progress> for Membership {
+    type Result = ();
+
+    fn handle(&mut self, progress: Progress, _: &mut Context<Self>) {
+        self.progress = progress;
+        if progress.level && self.phase == Phase::Learning {
+            // Behind all installs in the replica's queue.
+            self.ways.replica.do_send(Part::Vote);
+            let ended = self.identity().end_learning();
+            if let Err(error) = ended {
+                return self.fatal.store(&error);
+            }
+            log::info!("this node holds again what it had lost: it votes");
+            self.phase = Phase::Serving;
+            self.ways.router.do_send(Enter(Phase::Serving));
+        }
+    }
+}
+
+impl Handler<AskTable> for Membership {
+    type Result = MessageResult<AskTable>;
+
+    fn handle(&mut self, _: AskTable, _: &mut Context<Self>) -> Self::Result {
+        let nodes = self.settings.ring.nodes().map(|id| self.member(id)).collect();
+        MessageResult(Table { me: self.settings.me, nodes })
+    }
+}
+
+impl Handler<AskStatus> for Membership {
+    type Result = ResponseFuture<Status>;
+
+    fn handle(&mut self, _: AskStatus, _: &mut Context<Self>) -> Self::Result {
+        let (incarnation, store) = {
+            let identity = self.identity();
+            (identity.incarnation(), identity.store())
+        };
+        let shared = &self.ways.shared;
+        let status = Status {
+            phase: self.phase,
+            incarnation,
+            store,
+            rows: shared.rows.load(Ordering::Relaxed),
+            live: shared.live.load(Ordering::Relaxed),
+            level: self.progress.level,
+            copied: self.progress.copied,
+            dropped: self.ways.bridge.counters().dropped(),
+            commits: shared.commits.load(Ordering::Relaxed),
+            committed: shared.committed.load(Ordering::Relaxed),
+            ..Status::default()
+        };
+        let router = self.ways.router.clone();
+        Box::pin(async move {
+            let figures = router.send(AskFigures).await.unwrap_or_default();
+            Status {
+                in_flight: figures.in_flight,
+                coordinators: figures.coordinators,
+                operations: figures.operations,
+                refused: figures.refused,
+                unknown: figures.unknown,
+                retries: figures.retries,
+                ..status
+            }
+        })
+    }
+}

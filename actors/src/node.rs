@@ -1,0 +1,359 @@
+//! One node: opens its directory, starts its actors, connects them.
+//!
+//! Contexts are made first, so that every actor knows the others' addresses when it starts; nothing
+//! is looked up in a registry. The system is single-threaded but for the writer thread below the
+//! replica.
+
+use crate::{
+    bridge::{Bridge, BridgeHandle, Inbound, PeerIdentity, net::Net},
+    clock::Clock,
+    coordinator,
+    detector::{Detector, Heard, Probed},
+    membership::{self, Membership, Met},
+    messages::NodeHandle,
+    replica::{Locals, Queue, Replica, Shared, ToReplica, Writer, askers},
+    router::{FromNode, Router},
+    scan::{self, Scan},
+    settings::{Durability, Settings},
+    storage::{
+        CachedStore, Expected, Identity, NodeStore, RecordCache, Store, StoreError, boot_id,
+    },
+    sync::{self, Sync},
+};
+use actix::{Addr, AsyncContext, Context};
+use simpledynamo_protocol::{
+    message::{Ask, Message},
+    register::{
+        acceptor::{Acceptor, Durable, Standing},
+        catchup::CatchUp,
+        sweep::Sweep,
+    },
+    ring::NodeId,
+};
+use std::{
+    fmt, io,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+use tokio::sync::watch;
+
+/// Why a node cannot start; `Display` has the mend.
+#[derive(Debug)]
+pub enum StartError {
+    /// Its directory.
+    Store(StoreError),
+    /// The network, or a thread.
+    Io(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Store(error) => error.fmt(f),
+            StartError::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<StoreError> for StartError {
+    fn from(error: StoreError) -> StartError {
+        StartError::Store(error)
+    }
+}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> StartError {
+        StartError::Io(error)
+    }
+}
+
+/// What ends a node from inside: a disk that fails, a store that is damaged. Nothing is acknowledged
+/// after it.
+#[derive(Clone)]
+pub struct Fatal {
+    tell: Arc<watch::Sender<Option<String>>>,
+    identity: Arc<Mutex<Identity>>,
+}
+
+impl Fatal {
+    /// The store failed. Where its bytes are damaged, the next start knows: the node sets the store
+    /// aside and learns.
+    pub fn store(&self, error: &StoreError) {
+        if error.is_corrupt() {
+            let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(unmarked) = identity.mark_damaged(&error.to_string()) {
+                log::error!("the damage could not be noted: {unmarked}");
+            }
+        }
+        self.tell(&error.to_string());
+    }
+
+    /// The node must stop for this reason.
+    pub fn tell(&self, what: &str) {
+        log::error!("{what}; this node stops");
+        self.tell.send_if_modified(|told| {
+            let first = told.is_none();
+            told.get_or_insert_with(|| what.to_owned());
+            first
+        });
+    }
+}
+
+/// Stops a node.
+pub struct Stopper {
+    bridge: BridgeHandle,
+    replica: Addr<Replica>,
+    writer: Option<JoinHandle<()>>,
+    store: Arc<CachedStore<Arc<dyn Store>>>,
+    failed: watch::Receiver<Option<String>>,
+    identity: Arc<Mutex<Identity>>,
+}
+
+impl Stopper {
+    /// Waits until the node must stop by itself; says why.
+    pub async fn failed(&mut self) -> String {
+        match self.failed.wait_for(Option::is_some).await {
+            Ok(told) => told.clone().unwrap_or_default(),
+            Err(_) => "the node has ended".to_owned(),
+        }
+    }
+
+    /// Ends in order: no more messages, what is queued is committed, the stop is noted.
+    pub async fn stop(mut self) {
+        self.bridge.stop();
+        self.replica.do_send(crate::replica::Close);
+        if let Some(writer) = self.writer.take() {
+            // Err: it panicked, which the panic hook has told.
+            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+        if let Err(error) = self.store.commit(&[], Durability::Sync) {
+            return log::warn!("what was stored last could not be synced: {error}");
+        }
+        let noted = self.identity.lock().unwrap_or_else(PoisonError::into_inner).stop_clean();
+        if let Err(error) = noted {
+            log::warn!("the stop could not be noted: {error}");
+        }
+    }
+}
+
+/// Starts one node. To be called inside an actix system.
+///
+/// # Errors
+/// Its directory cannot be used, or its peer address cannot be listened at.
+pub async fn start<N: Net>(
+    net: N,
+    settings: Settings,
+) -> Result<(NodeHandle, Stopper), StartError> {
+    let expected = Expected {
+        node: settings.me,
+        cluster: settings.cluster_id,
+        strategy: settings.strategy.clone(),
+        durability: settings.durability,
+        boot: boot_id(),
+        first_incarnation: Clock::system().now().wall,
+    };
+    let NodeStore { identity, store } = NodeStore::open(&settings.data_dir, &expected)?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let cache = RecordCache::new(settings.limits.cache_bytes);
+    wire(net, settings, identity, Arc::new(CachedStore::new(store, cache))).await
+}
+
+/// Starts the actors over an open store.
+async fn wire<N: Net>(
+    net: N,
+    settings: Settings,
+    identity: Identity,
+    store: Arc<CachedStore<Arc<dyn Store>>>,
+) -> Result<(NodeHandle, Stopper), StartError> {
+    let (me, incarnation) = (settings.me, identity.incarnation());
+    let myself = PeerIdentity { id: me, store: identity.store(), incarnation };
+    let voter = identity.is_member() && identity.learner().is_none();
+    let standing = if voter { Standing::Voter } else { Standing::Outside };
+    let identity = Arc::new(Mutex::new(identity));
+    let (tell, failed) = watch::channel(None);
+    let fatal = Fatal { tell: Arc::new(tell), identity: identity.clone() };
+
+    let meta = store.meta()?;
+    let durable = Durable { ceiling: meta.ceiling, absent_floor: meta.absent_floor };
+    let acceptor = Acceptor::new(me, durable, standing);
+    let ring = settings.ring.clone();
+    let (writer, queue, shared) =
+        Writer::new(acceptor, store.clone(), settings.durability, ring, fatal.clone())?;
+
+    let actors = Contexts::default();
+    let addresses = actors.addresses();
+    let bridge = Bridge::start(net, &settings, myself, addresses.clone()).await?;
+    let clock = Clock::system();
+    let node = Node { addresses, bridge: bridge.clone(), clock, settings, incarnation, fatal };
+    let replica = node.replica(store.clone(), queue, standing);
+    let membership = node.membership(identity.clone(), shared);
+    actors.run(&node, replica, membership, voter);
+
+    let replica = node.addresses.replica.clone();
+    let writer = Some(writer.spawn(replica.clone())?);
+    let stopper = Stopper { bridge, replica, writer, store, failed, identity };
+    Ok((node.addresses.handle(), stopper))
+}
+
+/// What the actors of a node are made of.
+struct Node {
+    addresses: Addresses,
+    bridge: BridgeHandle,
+    clock: Clock,
+    settings: Settings,
+    incarnation: u64,
+    fatal: Fatal,
+}
+
+impl Node {
+    fn ask(&self, asker: u64) -> Ask {
+        Ask { incarnation: self.incarnation, asker, n: 0 }
+    }
+
+    fn router(&self) -> Router {
+        let Addresses { router, replica, detector, .. } = self.addresses.clone();
+        let (me, clock, bridge) = (self.settings.me, self.clock, self.bridge.clone());
+        let ways = coordinator::Ways { me, clock, router, replica, bridge };
+        Router::new(self.settings.clone(), self.incarnation, ways, detector)
+    }
+
+    fn replica(
+        &self,
+        store: Arc<CachedStore<Arc<dyn Store>>>,
+        queue: Queue,
+        standing: Standing,
+    ) -> Replica {
+        let Addresses { router, sync, scan, .. } = self.addresses.clone();
+        let (bridge, locals) = (self.bridge.clone(), Locals { router, sync, scan });
+        Replica::new(self.settings.me, store, queue, standing, bridge, locals, self.fatal.clone())
+    }
+
+    fn detector(&self) -> Detector {
+        let Addresses { router, membership, .. } = self.addresses.clone();
+        let peers = self.settings.peers.iter().map(|peer| peer.id);
+        let ask = self.ask(askers::DETECTOR);
+        Detector::new(peers, self.clock, self.bridge.clone(), router, membership, ask)
+    }
+
+    fn membership(&self, identity: Arc<Mutex<Identity>>, shared: Arc<Shared>) -> Membership {
+        let Addresses { router, replica, sync, .. } = self.addresses.clone();
+        let ways = membership::Ways { router, replica, sync, bridge: self.bridge.clone(), shared };
+        Membership::new(self.settings.clone(), identity, ways, self.fatal.clone())
+    }
+
+    fn sync(&self, learner: bool) -> Sync {
+        let Addresses { router, replica, membership, .. } = self.addresses.clone();
+        let (me, clock, bridge) = (self.settings.me, self.clock, self.bridge.clone());
+        let ring = self.settings.ring.clone();
+        let catch_up = CatchUp::new(me, ring.clone(), learner, self.ask(askers::CATCH_UP));
+        let sweep = Sweep::new(me, ring, self.settings.tombstone_grace, self.ask(askers::SWEEP));
+        let ways = sync::Ways { me, clock, router, replica, membership, bridge };
+        Sync::new(ways, catch_up, sweep)
+    }
+
+    fn scan(&self) -> Scan {
+        let Addresses { router, replica, .. } = self.addresses.clone();
+        let (me, clock, bridge) = (self.settings.me, self.clock, self.bridge.clone());
+        let ways = scan::Ways { me, clock, router, replica, bridge };
+        let Settings { ring, read_quorum, deadline, .. } = self.settings.clone();
+        Scan::new(ways, scan::Config { ring, read_quorum, deadline }, self.ask(askers::SCAN))
+    }
+}
+
+/// Every actor's context before it runs.
+#[derive(Default)]
+struct Contexts {
+    router: Context<Router>,
+    replica: Context<Replica>,
+    detector: Context<Detector>,
+    membership: Context<Membership>,
+    sync: Context<Sync>,
+    scan: Context<Scan>,
+}
+
+impl Contexts {
+    fn run(self, node: &Node, replica: Replica, membership: Membership, voter: bool) {
+        self.router.run(node.router());
+        self.replica.run(replica);
+        self.detector.run(node.detector());
+        self.sync.run(node.sync(!voter));
+        self.scan.run(node.scan());
+        self.membership.run(membership);
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses {
+            router: self.router.address(),
+            replica: self.replica.address(),
+            detector: self.detector.address(),
+            membership: self.membership.address(),
+            sync: self.sync.address(),
+            scan: self.scan.address(),
+        }
+    }
+}
+
+/// Every actor's address; takes in what peers send.
+#[derive(Clone)]
+struct Addresses {
+    router: Addr<Router>,
+    replica: Addr<Replica>,
+    detector: Addr<Detector>,
+    membership: Addr<Membership>,
+    sync: Addr<Sync>,
+    scan: Addr<Scan>,
+}
+
+impl Addresses {
+    fn handle(self) -> NodeHandle {
+        NodeHandle {
+            execute: self.router.recipient(),
+            scan: self.scan.clone().recipient(),
+            count: self.scan.recipient(),
+            local_get: self.replica.clone().recipient(),
+            local_page: self.replica.recipient(),
+            table: self.membership.clone().recipient(),
+            status: self.membership.recipient(),
+        }
+    }
+}
+
+impl Inbound for Addresses {
+    fn deliver(&self, from: NodeId, message: Message) {
+        match message {
+            Message::Request(_)
+            | Message::Answer(_)
+            | Message::Promise(_)
+            | Message::Accepted(_)
+            | Message::Refused(_)
+            | Message::State(_)
+            | Message::NoVote(_) => self.router.do_send(FromNode { from, message }),
+            Message::Prepare(_)
+            | Message::Accept(_)
+            | Message::Query(_)
+            | Message::AskDigests(_)
+            | Message::AskList(_)
+            | Message::Fetch(_)
+            | Message::Collect(_) => self.replica.do_send(ToReplica { from, message }),
+            Message::Probe(probe) => self.detector.do_send(Probed { node: from, probe }),
+            Message::Alive(_) => self.detector.do_send(Heard { node: from }),
+            Message::Digests(_) | Message::Listed(_) | Message::Records(_)
+                if message.asker() == Some(askers::SCAN) =>
+            {
+                self.scan.do_send(scan::FromReplica { from, message });
+            }
+            Message::Digests(_) | Message::Listed(_) | Message::Records(_) | Message::Missed(_) => {
+                self.sync.do_send(sync::FromReplica { from, message });
+            }
+            Message::Greet(_) | Message::Welcome(_) => {
+                self.membership.do_send(membership::FromPeer { from, message });
+            }
+        }
+    }
+
+    fn met(&self, peer: PeerIdentity) {
+        self.membership.do_send(Met(peer));
+    }
+}

@@ -1,0 +1,294 @@
+//! The replica store: one actor over one store.
+//!
+//! It takes what coordinators, catch-up and scans of all nodes ask of this replica. Everything that
+//! may change something goes to the writer thread ([`writer`]), which lets the answers out once they
+//! are durable; a query is answered at once from the store, which shows durable records only. So a
+//! disk that stalls delays writes and nothing else.
+//!
+//! A full queue is answered with [`NoVote`] at once: the round goes on with the other replicas.
+
+mod listing;
+mod writer;
+
+pub use writer::{Queue, Shared, Work, Writer};
+
+use crate::{
+    bridge::BridgeHandle,
+    messages::{LocalGet, LocalPage, LocalRows},
+    router::{FromNode, Router},
+    scan::Scan,
+    storage::{CachedStore, Store},
+    sync::Sync,
+};
+use actix::{Actor, Addr, Context, Handler, Message, MessageResult};
+use simpledynamo_protocol::{
+    effect::{Effect, Effects},
+    message::{self, NoVote, Query, Reason, Round},
+    record::{Key, Record},
+    register::acceptor::{Acceptor, Standing},
+    ring::NodeId,
+};
+use std::sync::Arc;
+use writer::Turned;
+
+/// Coordinators, bridge → replica: a message of the register, of catch-up or of a scan.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct ToReplica {
+    /// Who sent it.
+    pub from: NodeId,
+    /// What.
+    pub message: message::Message,
+}
+
+/// The node's own coordinators → replica: a fresh ballot, please, and your promise of it.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Begin {
+    /// Of this key.
+    pub key: Key,
+    /// Above this round.
+    pub above: u64,
+}
+
+/// Sync → replica: this record is chosen, store it.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Install {
+    /// Of this key.
+    pub key: Key,
+    /// The record.
+    pub record: Record,
+}
+
+/// Membership → replica: your part changes. In the order of the queue, so behind all installs.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub enum Part {
+    /// Store silently; no forgotten promise is above this round.
+    Learn {
+        /// The largest ceiling of all peers.
+        ceiling: u64,
+    },
+    /// Vote.
+    Vote,
+}
+
+/// Writer thread → replica: durable; let these out.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Committed {
+    /// Answers in order.
+    pub out: Vec<(NodeId, message::Message)>,
+    /// The acceptor's part from here on.
+    pub standing: Standing,
+}
+
+/// Stopper → replica: take no more work; the writer ends when it has done what waits.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Close;
+
+/// Where the replica's own answers go inside the node.
+#[derive(Clone)]
+pub struct Locals {
+    /// Answers to coordinators.
+    pub router: Addr<Router>,
+    /// Answers to catch-up and sweep.
+    pub sync: Addr<Sync>,
+    /// Answers to scans.
+    pub scan: Addr<Scan>,
+}
+
+/// The asker numbers below those of coordinators.
+pub mod askers {
+    /// The failure detector.
+    pub const DETECTOR: u64 = 1;
+    /// Catch-up.
+    pub const CATCH_UP: u64 = 2;
+    /// The sweep.
+    pub const SWEEP: u64 = 3;
+    /// Scans.
+    pub const SCAN: u64 = 4;
+}
+
+/// The replica store of one node.
+pub struct Replica {
+    me: NodeId,
+    store: Arc<CachedStore<Arc<dyn Store>>>,
+    queue: Option<Queue>,
+    standing: Standing,
+    bridge: BridgeHandle,
+    locals: Locals,
+    fatal: crate::node::Fatal,
+    effects: Effects,
+}
+
+impl Replica {
+    /// The actor over `store`; `queue` leads to its writer.
+    #[must_use]
+    pub fn new(
+        me: NodeId,
+        store: Arc<CachedStore<Arc<dyn Store>>>,
+        queue: Queue,
+        standing: Standing,
+        bridge: BridgeHandle,
+        locals: Locals,
+        fatal: crate::node::Fatal,
+    ) -> Replica {
+        Replica {
+            me,
+            store,
+            queue: Some(queue),
+            standing,
+            bridge,
+            locals,
+            fatal,
+            effects: Effects::new(),
+        }
+    }
+
+    fn let_out(&self, to: NodeId, message: message::Message) {
+        if to != self.me {
+            self.bridge.send(to, &message);
+            return;
+        }
+        let from = self.me;
+        match message.asker() {
+            Some(askers::CATCH_UP | askers::SWEEP) => {
+                self.locals.sync.do_send(crate::sync::FromReplica { from, message });
+            }
+            Some(askers::SCAN) => {
+                self.locals.scan.do_send(crate::scan::FromReplica { from, message })
+            }
+            _ => self.locals.router.do_send(FromNode { from, message }),
+        }
+    }
+
+    fn enqueue(&mut self, work: Work) {
+        let Some(queue) = &self.queue else { return };
+        let Err(turned) = queue.push(work) else { return };
+        let Turned { work, reason } = *turned;
+        if let Some((to, message)) = no_vote(self.me, &work, reason) {
+            self.let_out(to, message);
+        }
+    }
+
+    /// Answered here and now: the store shows durable records only.
+    fn query(&mut self, from: NodeId, query: &Query) {
+        match self.store.read(&query.key) {
+            Ok(stored) => {
+                Acceptor::answer_query(from, query, stored.as_deref(), &mut self.effects);
+                for effect in std::mem::take(&mut self.effects) {
+                    if let Effect::Send { to, message } = effect {
+                        self.let_out(to, message);
+                    }
+                }
+            }
+            Err(error) => self.fatal.store(&error),
+        }
+    }
+}
+
+/// What tells the sender that this replica does not vote in its round.
+fn no_vote(me: NodeId, work: &Work, reason: Reason) -> Option<(NodeId, message::Message)> {
+    let (to, key, round) = match work {
+        Work::Begin { key, .. } => (me, key, Round::Begin),
+        Work::Message { from, message } => match message {
+            message::Message::Prepare(ask) => (*from, &ask.key, Round::Ballot(ask.ballot)),
+            message::Message::Accept(ask) => {
+                (*from, &ask.key, Round::Ballot(ask.record.stamp.ballot))
+            }
+            message::Message::Query(ask) => (*from, &ask.key, Round::Query(ask.ask)),
+            _ => return None,
+        },
+        Work::Install { .. } | Work::Part(_) => return None,
+    };
+    Some((to, NoVote { key: key.clone(), round, reason }.into()))
+}
+
+impl Actor for Replica {
+    type Context = Context<Self>;
+}
+
+impl Handler<ToReplica> for Replica {
+    type Result = ();
+
+    fn handle(&mut self, ToReplica { from, message }: ToReplica, _: &mut Context<Self>) {
+        match message {
+            message::Message::Query(query) if self.standing == Standing::Voter => {
+                self.query(from, &query);
+            }
+            message => self.enqueue(Work::Message { from, message }),
+        }
+    }
+}
+
+impl Handler<Begin> for Replica {
+    type Result = ();
+
+    fn handle(&mut self, Begin { key, above }: Begin, _: &mut Context<Self>) {
+        self.enqueue(Work::Begin { key, above });
+    }
+}
+
+impl Handler<Install> for Replica {
+    type Result = ();
+
+    fn handle(&mut self, Install { key, record }: Install, _: &mut Context<Self>) {
+        self.enqueue(Work::Install { key, record });
+    }
+}
+
+impl Handler<Part> for Replica {
+    type Result = ();
+
+    fn handle(&mut self, part: Part, _: &mut Context<Self>) {
+        self.enqueue(Work::Part(part));
+    }
+}
+
+impl Handler<Committed> for Replica {
+    type Result = ();
+
+    fn handle(&mut self, committed: Committed, _: &mut Context<Self>) {
+        self.standing = committed.standing;
+        for (to, message) in committed.out {
+            self.let_out(to, message);
+        }
+    }
+}
+
+impl Handler<LocalGet> for Replica {
+    type Result = Option<Record>;
+
+    fn handle(&mut self, LocalGet { key }: LocalGet, _: &mut Context<Self>) -> Self::Result {
+        match self.store.read(&key) {
+            Ok(stored) => stored.map(Arc::unwrap_or_clone),
+            Err(error) => {
+                self.fatal.store(&error);
+                None
+            }
+        }
+    }
+}
+
+impl Handler<LocalPage> for Replica {
+    type Result = MessageResult<LocalPage>;
+
+    fn handle(&mut self, page: LocalPage, _: &mut Context<Self>) -> Self::Result {
+        let rows = listing::local_page(&self.store, page.from, page.rows);
+        MessageResult(rows.unwrap_or_else(|error| {
+            self.fatal.store(&error);
+            LocalRows::default()
+        }))
+    }
+}
+
+impl Handler<Close> for Replica {
+    type Result = ();
+
+    fn handle(&mut self, _: Close, _: &mut Context<Self>) {
+        self.queue = None;
+    }
+}

@@ -1,0 +1,464 @@
+//! The request router: the only door between clients, coordinators and peers.
+//!
+//! It names every client operation, picks its coordinator and, on silence, the next one
+//! ([`Routing`] decides; this actor executes). It starts a coordinator actor for each key that is
+//! coordinated here, keeps a bounded number of them alive, and remembers in a small cache what the
+//! ended ones knew. One interval drives all time-outs: those of the operations and, through a queue
+//! ordered by deadline, those of the coordinators.
+
+use crate::{
+    coordinator::{Coordinator, Retire, Take, Wake, Ways},
+    detector::{Detector, Heard, StandingChanged, TimedOut},
+    known::KnownCache,
+    messages::{Completed, Execute, Phase, Standing, Verdict},
+    settings::Settings,
+};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+use simpledynamo_protocol::{
+    message::{self, Answer, Ask, Outcome, Reason, Request},
+    recent::OpId,
+    record::Key,
+    register::proposer::{Config, Proposer},
+    ring::NodeId,
+    routing::{self, Routing, Step},
+    time::Time,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Duration,
+};
+use tokio::sync::oneshot;
+
+/// How often time-outs are looked for. A retry is late by half of it on average.
+const TICK: Duration = Duration::from_millis(5);
+
+/// A tick later than this by so much means that this process was stopped or starved.
+const STOOD_STILL: Duration = Duration::from_millis(250);
+
+/// The first asker number of coordinators; smaller ones name the node's other askers.
+const FIRST_COORDINATOR: u64 = 16;
+
+/// Bridge, coordinators and the own replica → router: a message for the router or a coordinator.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct FromNode {
+    /// Who sent it.
+    pub from: NodeId,
+    /// What.
+    pub message: message::Message,
+}
+
+/// Coordinator → router: wake me then.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct WakeAt {
+    /// Which coordinator.
+    pub key: Key,
+    /// When.
+    pub at: Time,
+}
+
+/// Coordinator → router, after [`Retire`].
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Retired {
+    /// Which coordinator.
+    pub key: Key,
+    /// What it knew; none where it is busy and goes on.
+    pub known: Option<simpledynamo_protocol::register::proposer::Known>,
+}
+
+/// Node → router, at the start and when it changes: what the node may do.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Enter(pub Phase);
+
+/// Membership → router: the figures.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "Figures")]
+pub struct AskFigures;
+
+/// What a router has counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// Operations in flight.
+    pub in_flight: u64,
+    /// Coordinators alive.
+    pub coordinators: u64,
+    /// Operations ended.
+    pub operations: u64,
+    /// Of these, certainly not applied.
+    pub refused: u64,
+    /// Of these, with an unknown outcome.
+    pub unknown: u64,
+    /// Attempts after the first.
+    pub retries: u64,
+}
+
+enum Entry {
+    /// Takes messages. `used` since it was last looked at for retirement.
+    Alive { addr: Addr<Coordinator>, used: bool },
+    /// Was asked to end; messages wait for its word.
+    Retiring { addr: Addr<Coordinator>, held: Vec<Take> },
+}
+
+/// The request router of one node.
+pub struct Router {
+    me: NodeId,
+    settings: Settings,
+    phase: Phase,
+    routing: Routing,
+    steps: Vec<Step>,
+    clients: HashMap<u64, oneshot::Sender<Completed>>,
+    suspected: BTreeSet<NodeId>,
+    heard: BTreeMap<NodeId, Time>,
+    ways: Ways,
+    detector: Addr<Detector>,
+    coordinators: HashMap<Key, Entry>,
+    retire_order: VecDeque<Key>,
+    wakes: BTreeSet<(Time, Key)>,
+    known: KnownCache,
+    incarnation: u64,
+    next_asker: u64,
+    last_tick: Time,
+    figures: Figures,
+}
+
+impl Router {
+    /// The router of this life of the node.
+    #[must_use]
+    pub fn new(
+        settings: Settings,
+        incarnation: u64,
+        ways: Ways,
+        detector: Addr<Detector>,
+    ) -> Router {
+        let config = routing::Config {
+            request_timeout: settings.request_timeout,
+            deadline: settings.deadline,
+        };
+        let routing = Routing::new(settings.me, incarnation, settings.ring.clone(), config);
+        Router {
+            me: settings.me,
+            phase: Phase::Starting,
+            routing,
+            steps: Vec::new(),
+            clients: HashMap::new(),
+            suspected: BTreeSet::new(),
+            heard: BTreeMap::new(),
+            ways,
+            detector,
+            coordinators: HashMap::new(),
+            retire_order: VecDeque::new(),
+            wakes: BTreeSet::new(),
+            known: KnownCache::new(),
+            incarnation,
+            next_asker: FIRST_COORDINATOR,
+            last_tick: Time::default(),
+            figures: Figures::default(),
+            settings,
+        }
+    }
+
+    /// Asks [`Routing`] for a decision, with what is believed of the nodes. To be followed by
+    /// [`Router::carry_out`].
+    fn decide<R>(
+        &mut self,
+        decision: impl FnOnce(&mut Routing, Time, &dyn Fn(NodeId) -> bool, &mut Vec<Step>) -> R,
+    ) -> R {
+        let now = self.ways.clock.mono();
+        let (me, voting, suspected) = (self.me, self.phase == Phase::Serving, &self.suspected);
+        // A node that does not vote cannot coordinate: it is its own last choice.
+        let doubtful = |node: NodeId| suspected.contains(&node) || node == me && !voting;
+        decision(&mut self.routing, now, &doubtful, &mut self.steps)
+    }
+
+    fn carry_out(&mut self, ctx: &mut Context<Self>) {
+        // A step may finish an operation but never starts another, so the list only gets shorter.
+        let mut steps = std::mem::take(&mut self.steps);
+        for step in steps.drain(..) {
+            match step {
+                Step::Ask { to, request } => self.ask(to, request, ctx),
+                Step::Finish { op, verdict } => self.finish(op, verdict),
+                Step::TimedOut { node, sent } if node != self.me => {
+                    let heard = self.heard.get(&node).copied();
+                    self.detector.do_send(TimedOut { node, sent, heard });
+                }
+                Step::TimedOut { .. } => {}
+            }
+        }
+        // Back with its capacity: one allocation less an operation.
+        self.steps = steps;
+    }
+
+    fn ask(&mut self, to: NodeId, request: Request, ctx: &mut Context<Self>) {
+        if request.attempt > 1 {
+            self.figures.retries += 1;
+            log::debug!("{} key={} is tried again, at {to}", request.op, request.key);
+        }
+        if to == self.me {
+            self.coordinate(self.me, request, ctx);
+        } else {
+            self.ways.bridge.send(to, &request.into());
+        }
+    }
+
+    fn finish(&mut self, op: OpId, verdict: routing::Verdict) {
+        self.figures.operations += 1;
+        let verdict = match verdict {
+            routing::Verdict::Reply(reply) => Verdict::Reply(reply),
+            routing::Verdict::NotApplied(reason) => {
+                self.figures.refused += 1;
+                Verdict::NotApplied(reason)
+            }
+            routing::Verdict::Unknown => {
+                self.figures.unknown += 1;
+                Verdict::Unknown
+            }
+        };
+        if let Some(client) = self.clients.remove(&op.seq) {
+            // A client that is gone does not need to know.
+            let _ = client.send(Completed { op, verdict });
+        }
+    }
+
+    /// A request for a coordinator of this node.
+    fn coordinate(&mut self, from: NodeId, request: Request, ctx: &mut Context<Self>) {
+        let replica = self.settings.ring.replicas_of(&request.key).contains(&self.me);
+        let refusal = match (replica, self.phase) {
+            (false, _) => Some(Reason::NotReplica),
+            (true, Phase::Starting | Phase::Learning) => Some(Reason::Learning),
+            (true, Phase::Serving) => None,
+        };
+        let Some(reason) = refusal else {
+            let key = request.key.clone();
+            return self.hand_over(&key, Take { from, message: request.into() }, true);
+        };
+        let Request { op, attempt, .. } = request;
+        let answer = Answer { op, attempt, outcome: Outcome::NotProposed(reason) };
+        if op.router == self.me {
+            ctx.notify(FromNode { from: self.me, message: answer.into() });
+        } else {
+            self.ways.bridge.send(op.router, &answer.into());
+        }
+    }
+
+    /// Hands a message to the key's coordinator; only a request starts one.
+    fn hand_over(&mut self, key: &Key, take: Take, start: bool) {
+        match self.coordinators.get_mut(key) {
+            Some(Entry::Alive { addr, used }) => {
+                *used = true;
+                addr.do_send(take);
+            }
+            Some(Entry::Retiring { held, .. }) => held.push(take),
+            None if start => {
+                let addr = self.start_coordinator(key);
+                addr.do_send(take);
+                self.coordinators.insert(key.clone(), Entry::Alive { addr, used: false });
+                self.retire_order.push_back(key.clone());
+                self.retire_some();
+            }
+            // An answer to a round that is long over.
+            None => {}
+        }
+    }
+
+    fn start_coordinator(&mut self, key: &Key) -> Addr<Coordinator> {
+        let config = Config {
+            me: self.me,
+            replicas: self.settings.ring.replicas_of(key),
+            read_quorum: self.settings.read_quorum,
+            write_quorum: self.settings.write_quorum,
+            round_timeout: self.settings.request_timeout,
+            value_bytes_max: self.settings.limits.value_bytes,
+        };
+        let ask = Ask { incarnation: self.incarnation, asker: self.next_asker, n: 0 };
+        self.next_asker += 1;
+        let seed = self.next_asker ^ self.incarnation << 32 ^ u64::from(self.me.0) << 48;
+        let known = self.known.take(key);
+        let proposer = Proposer::new(key.clone(), config, known, ask, seed);
+        Coordinator::new(key.clone(), self.ways.clone(), proposer).start()
+    }
+
+    /// Keeps the number of coordinators within its bound: the one longest unused is asked to end.
+    fn retire_some(&mut self) {
+        if self.retire_order.len() <= self.settings.limits.coordinators {
+            return;
+        }
+        for _ in 0..self.retire_order.len() {
+            let Some(key) = self.retire_order.pop_front() else { return };
+            match self.coordinators.get_mut(&key) {
+                Some(Entry::Alive { used, .. }) if *used => {
+                    *used = false;
+                    self.retire_order.push_back(key);
+                }
+                Some(entry) => {
+                    if let Entry::Alive { addr, .. } = entry {
+                        let addr = addr.clone();
+                        addr.do_send(Retire);
+                        *entry = Entry::Retiring { addr, held: Vec::new() };
+                    }
+                    return;
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn note_life(&mut self, from: NodeId) {
+        if from == self.me {
+            return;
+        }
+        self.heard.insert(from, self.ways.clock.mono());
+        if self.suspected.contains(&from) {
+            self.detector.do_send(Heard { node: from });
+        }
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let now = self.ways.clock.mono();
+        let gap = now.since(self.last_tick);
+        self.last_tick = now;
+        if gap > STOOD_STILL {
+            self.routing.stood_still(now, gap);
+        }
+        while let Some((_, key)) = self.wakes.pop_first_if(|(at, _)| *at <= now) {
+            match self.coordinators.get(&key) {
+                Some(Entry::Alive { addr, .. } | Entry::Retiring { addr, .. }) => {
+                    addr.do_send(Wake)
+                }
+                None => {}
+            }
+        }
+        if self.routing.next_wake().is_some_and(|at| at <= now) {
+            self.decide(|routing, now, doubtful, out| routing.wake(now, doubtful, out));
+            self.carry_out(ctx);
+        }
+    }
+}
+
+/// The first element, where it is due.
+trait PopFirstIf<T> {
+    fn pop_first_if(&mut self, due: impl FnOnce(&T) -> bool) -> Option<T>;
+}
+
+impl<T: Ord> PopFirstIf<T> for BTreeSet<T> {
+    fn pop_first_if(&mut self, due: impl FnOnce(&T) -> bool) -> Option<T> {
+        self.first().is_some_and(due).then(|| self.pop_first()).flatten()
+    }
+}
+
+impl Actor for Router {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_interval(TICK, Router::tick);
+    }
+}
+
+impl Handler<Enter> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Enter(phase): Enter, _: &mut Context<Self>) {
+        self.phase = phase;
+    }
+}
+
+impl Handler<Execute> for Router {
+    type Result = ();
+
+    fn handle(&mut self, execute: Execute, ctx: &mut Context<Self>) {
+        let Execute { key, command, reply } = execute;
+        let full = self.routing.in_flight() >= self.settings.limits.requests;
+        if full || self.phase == Phase::Starting {
+            let reason = if full { Reason::Overloaded } else { Reason::Learning };
+            let op = OpId { router: self.me, incarnation: self.incarnation, seq: 0 };
+            self.figures.refused += 1;
+            let _ = reply.send(Completed { op, verdict: Verdict::NotApplied(reason) });
+            return;
+        }
+        let op = self
+            .decide(|routing, now, doubtful, out| routing.submit(now, key, command, doubtful, out));
+        self.clients.insert(op.seq, reply);
+        self.carry_out(ctx);
+    }
+}
+
+impl Handler<FromNode> for Router {
+    type Result = ();
+
+    fn handle(&mut self, FromNode { from, message }: FromNode, ctx: &mut Context<Self>) {
+        self.note_life(from);
+        let key = match message {
+            message::Message::Request(request) => return self.coordinate(from, request, ctx),
+            message::Message::Answer(answer) => {
+                self.decide(|routing, now, doubtful, out| {
+                    routing.answer(now, from, answer, doubtful, out);
+                });
+                return self.carry_out(ctx);
+            }
+            message::Message::Promise(ref promise) => promise.key.clone(),
+            message::Message::Accepted(ref accepted) => accepted.key.clone(),
+            message::Message::Refused(ref refused) => refused.key.clone(),
+            message::Message::State(ref state) => state.key.clone(),
+            message::Message::NoVote(ref no_vote) => no_vote.key.clone(),
+            other => {
+                log::debug!("from {from}: not for a router: {other}");
+                return;
+            }
+        };
+        self.hand_over(&key, Take { from, message }, false);
+    }
+}
+
+impl Handler<StandingChanged> for Router {
+    type Result = ();
+
+    fn handle(&mut self, changed: StandingChanged, _: &mut Context<Self>) {
+        match changed.standing {
+            Standing::Suspected => self.suspected.insert(changed.node),
+            Standing::Trusted | Standing::Me => self.suspected.remove(&changed.node),
+        };
+    }
+}
+
+impl Handler<WakeAt> for Router {
+    type Result = ();
+
+    fn handle(&mut self, wake: WakeAt, _: &mut Context<Self>) {
+        self.wakes.insert((wake.at, wake.key));
+    }
+}
+
+impl Handler<Retired> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Retired { key, known }: Retired, _: &mut Context<Self>) {
+        let Some(Entry::Retiring { addr, held }) = self.coordinators.remove(&key) else { return };
+        if let Some(known) = known {
+            self.known.put(key.clone(), known);
+            for take in held {
+                let start = matches!(take.message, message::Message::Request(_));
+                self.hand_over(&key, take, start);
+            }
+        } else {
+            for take in held {
+                addr.do_send(take);
+            }
+            self.retire_order.push_back(key.clone());
+            self.coordinators.insert(key, Entry::Alive { addr, used: true });
+        }
+    }
+}
+
+impl Handler<AskFigures> for Router {
+    type Result = MessageResult<AskFigures>;
+
+    fn handle(&mut self, _: AskFigures, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(Figures {
+            in_flight: self.routing.in_flight() as u64,
+            coordinators: self.coordinators.len() as u64,
+            ..self.figures
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! Anti-entropy: an actor around [`CatchUp`] and [`Sweep`].
+//!
+//! A pass starts with the node, when a peer says that messages for this node were dropped, when this
+//! node notices that it was stopped for a while, and every [`PASS_EVERY`]. Keys to repair are read
+//! through the router like a client's, at most
+//! [`REPAIRS_MAX`](simpledynamo_protocol::register::catchup::REPAIRS_MAX) at once.
+
+use crate::{
+    bridge::BridgeHandle,
+    clock::Clock,
+    membership::{Membership, Progress},
+    messages::{Completed, Execute, Verdict},
+    replica::{Install, Replica, ToReplica},
+    router::Router,
+};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use simpledynamo_protocol::{
+    command::Command,
+    message,
+    record::Key,
+    register::{
+        catchup::{self, CatchUp},
+        sweep::{self, Sweep},
+    },
+    ring::NodeId,
+    time::Time,
+};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// A pass is made so often even when nothing seems to be missing.
+const PASS_EVERY: Duration = Duration::from_secs(30);
+/// How often time-outs are looked for.
+const TICK: Duration = Duration::from_millis(50);
+/// A tick later than this means that the process was stopped: messages may have been missed.
+const STOPPED_FOR: Duration = Duration::from_secs(1);
+/// How often the progress of a long pass is told.
+const TELL_EVERY: Duration = Duration::from_secs(2);
+
+/// Bridge, own replica → sync: an answer, or the word that messages were missed.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct FromReplica {
+    /// Who sent it.
+    pub from: NodeId,
+    /// What.
+    pub message: message::Message,
+}
+
+/// Membership → sync: compare and copy.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct StartPass {
+    /// The node does not vote until this is done.
+    pub learner: bool,
+}
+
+/// A repair has ended.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+struct Repaired {
+    key: Key,
+    ok: bool,
+}
+
+/// To whom sync speaks.
+pub struct Ways {
+    /// The node.
+    pub me: NodeId,
+    /// Its clocks.
+    pub clock: Clock,
+    /// The own router.
+    pub router: Addr<Router>,
+    /// The own replica.
+    pub replica: Addr<Replica>,
+    /// The membership table.
+    pub membership: Addr<Membership>,
+    /// The peers.
+    pub bridge: BridgeHandle,
+}
+
+/// The anti-entropy of one node.
+pub struct Sync {
+    ways: Ways,
+    catch_up: CatchUp,
+    sweep: Option<Sweep>,
+    /// Whether membership has let the node in.
+    entered: bool,
+    learner: bool,
+    level: bool,
+    copied: u64,
+    last_tick: Time,
+    last_pass: Time,
+    last_told: Time,
+    steps: Vec<catchup::Step>,
+}
+
+impl Sync {
+    /// Sync of one node; it rests until [`StartPass`].
+    #[must_use]
+    pub fn new(ways: Ways, catch_up: CatchUp, sweep: Option<Sweep>) -> Sync {
+        let now = ways.clock.mono();
+        Sync {
+            ways,
+            catch_up,
+            sweep,
+            entered: false,
+            learner: false,
+            level: false,
+            copied: 0,
+            last_tick: now,
+            last_pass: now,
+            last_told: now,
+            steps: Vec::new(),
+        }
+    }
+
+    fn send(&self, to: NodeId, message: message::Message) {
+        if to == self.ways.me {
+            self.ways.replica.do_send(ToReplica { from: to, message });
+        } else {
+            self.ways.bridge.send(to, &message);
+        }
+    }
+
+    fn start_pass(&mut self) {
+        let now = self.ways.clock.mono();
+        self.last_pass = now;
+        self.catch_up.start(now, &mut self.steps);
+    }
+
+    fn carry_out(&mut self, ctx: &mut Context<Self>) {
+        for step in std::mem::take(&mut self.steps) {
+            match step {
+                catchup::Step::Send { to, message } => self.send(to, message),
+                catchup::Step::Install { key, record } => {
+                    self.copied += 1;
+                    self.ways.replica.do_send(Install { key, record });
+                }
+                catchup::Step::Repair { key } => self.read(key, Some(ctx.address())),
+                catchup::Step::Level { copied, repaired } => self.levelled(copied, repaired),
+            }
+        }
+        let now = self.ways.clock.mono();
+        if !self.level && self.copied > 0 && now.since(self.last_told) >= TELL_EVERY {
+            self.last_told = now;
+            log::info!("catching up: {} records copied so far", self.copied);
+            self.tell();
+        }
+    }
+
+    fn levelled(&mut self, copied: u64, repaired: u64) {
+        if !self.level || copied > 0 || repaired > 0 {
+            log::info!(
+                "level with the other replicas: {copied} records copied, {repaired} repaired"
+            );
+        }
+        self.level = true;
+        self.learner = false;
+        self.tell();
+    }
+
+    fn tell(&self) {
+        let Sync { level, copied, .. } = *self;
+        self.ways.membership.do_send(Progress { level, copied });
+    }
+
+    /// Reads a key through its coordinator, which repairs it, or deletes it where it has expired.
+    fn read(&self, key: Key, back: Option<Addr<Sync>>) {
+        let (reply, end) = oneshot::channel();
+        let execute = Execute { key: key.clone(), command: Command::Exists, reply };
+        self.ways.router.do_send(execute);
+        let Some(back) = back else { return };
+        actix::spawn(async move {
+            let ok = matches!(end.await, Ok(Completed { verdict: Verdict::Reply(_), .. }));
+            back.do_send(Repaired { key, ok });
+        });
+    }
+
+    fn tick(&mut self, ctx: &mut Context<Self>) {
+        let now = self.ways.clock.now();
+        let gap = now.mono.since(self.last_tick);
+        self.last_tick = now.mono;
+        if !self.entered {
+            return;
+        }
+        if gap > STOPPED_FOR {
+            log::warn!("this process stood still for {} ms: comparing digests", gap.as_millis());
+            self.start_pass();
+        } else if now.mono.since(self.last_pass) >= PASS_EVERY {
+            if self.learner {
+                log::warn!(
+                    "still copying what this node lost: both other replicas of each range must \
+                     answer and vote; where all have lost something, see dynamo accept-loss"
+                );
+            }
+            self.start_pass();
+        }
+        if self.catch_up.next_wake().is_some_and(|at| at <= now.mono) {
+            self.catch_up.wake(now.mono, &mut self.steps);
+        }
+        self.carry_out(ctx);
+        let mut steps = Vec::new();
+        if let Some(sweep) = self.sweep.as_mut().filter(|_| !self.learner) {
+            sweep.wake(now, &mut steps);
+        }
+        self.swept(steps);
+    }
+
+    fn swept(&self, steps: Vec<sweep::Step>) {
+        for step in steps {
+            match step {
+                sweep::Step::Send { to, message } => self.send(to, message),
+                sweep::Step::Expire { key } => self.read(key, None),
+            }
+        }
+    }
+}
+
+impl Actor for Sync {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_interval(TICK, Sync::tick);
+    }
+}
+
+impl Handler<StartPass> for Sync {
+    type Result = ();
+
+    fn handle(&mut self, start: StartPass, ctx: &mut Context<Self>) {
+        self.entered = true;
+        self.learner = start.learner;
+        self.catch_up.set_learner(start.learner);
+        self.start_pass();
+        self.carry_out(ctx);
+    }
+}
+
+impl Handler<FromReplica> for Sync {
+    type Result = ();
+
+    fn handle(&mut self, FromReplica { from, message }: FromReplica, ctx: &mut Context<Self>) {
+        let now = self.ways.clock.now();
+        match message {
+            message::Message::Missed(_) if self.entered => self.start_pass(),
+            message::Message::Listed(listed)
+                if listed.ask.asker == crate::replica::askers::SWEEP =>
+            {
+                let mut steps = Vec::new();
+                if let Some(sweep) = &mut self.sweep {
+                    sweep.message(now, from, listed, &mut steps);
+                }
+                self.swept(steps);
+            }
+            message => self.catch_up.message(now.mono, from, message, &mut self.steps),
+        }
+        self.carry_out(ctx);
+    }
+}
+
+impl Handler<Repaired> for Sync {
+    type Result = ();
+
+    fn handle(&mut self, Repaired { key, ok }: Repaired, ctx: &mut Context<Self>) {
+        self.catch_up.repaired(self.ways.clock.mono(), &key, ok, &mut self.steps);
+        self.carry_out(ctx);
+    }
+}
