@@ -18,6 +18,14 @@
 //!
 //! Caveat: no crashes, and no delay between a node and its own replica: the simulation has both.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+#![allow(clippy::print_stdout, reason = "figures, shown with --nocapture")]
+
 use simpledynamo_protocol::{
     ballot::{Ballot, Stamp},
     command::{Command, Condition, Context, Expiry, Reply, apply},

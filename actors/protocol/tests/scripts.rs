@@ -20,6 +20,13 @@
 //!
 //! COMMAND is `get`, `incr`, `del`, `set VALUE [nx] [until=MS]`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 use goldenscript::{ArgumentConsumer, Command, Context, Runner};
 use simpledynamo_protocol::{
     command::{self, Condition, Expiry},
