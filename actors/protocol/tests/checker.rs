@@ -1,5 +1,8 @@
 //! The checker accepts what one register could have shown, and nothing else.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, reason = "modules of a test")]
+
 mod histories;
 
 use histories::*;
@@ -229,9 +232,10 @@ fn reported_part_holds_the_unknown_write_that_explains_a_read() {
 fn picture_of_a_stale_read() {
     let wrong = refused([
         saw(1, (0, 10), set("a"), Reply::Ok),
-        saw(2, (20, 40), set("b"), Reply::Ok),
-        saw(12, (30, 50), Command::Get, bulk("b")),
-        saw(3, (60, 70), Command::Get, bulk("a")),
+        saw(2, (5, 40), Command::Append("b".into()), Reply::Int(2)),
+        saw(12, (30, 50), Command::Get, bulk("ab")),
+        saw(12, (55, 70), Command::Get, bulk("a")),
+        lost(1, 20, set("c")),
     ]);
     let picture = wrong.to_string();
     assert_eq!(picture, include_str!("histories/stale_read.txt"), "\n{picture}");
@@ -256,10 +260,16 @@ fn large_good_history() {
 fn many_clients_on_one_key() {
     for seed in 0..5 {
         let run = Run { seed, clients: 10, keys: 1, operations: 1_000, lost: 2, unlike: true };
-        let history = record(&run);
-        accepted(history.operations.clone());
-        let wrong = one_wrong_read(history);
-        assert!(refused(wrong.operations).operations.len() < 20);
+        accepted(record(&run).operations);
+    }
+}
+
+#[test]
+fn one_wrong_read_among_a_thousand_operations_is_found_and_shown() {
+    for seed in 0..3 {
+        let run = Run { seed, clients: 8, keys: 1, operations: 1_000, lost: 0, unlike: true };
+        let wrong = refused(one_wrong_read(record(&run)).operations);
+        assert!(wrong.operations.len() < 10, "{wrong}");
     }
 }
 
@@ -331,12 +341,23 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn atomic_registers_are_always_accepted(
-        seed: u64, clients in 1..12u64, keys in 1..4u64, lost in 0..30u64, unlike: bool,
+    fn atomic_registers_are_accepted(
+        seed: u64, clients in 1..12u64, keys in 1..4u64, lost in 0..4u64, unlike: bool,
     ) {
         let history = record(&Run { seed, clients, keys, operations: 150, lost, unlike });
         let report = checker::check(&history);
         prop_assert!(report.is_linearizable(), "{}", report);
+    }
+
+    // Dozens of unknown operations on a key can be too many to decide, never a reason to refuse.
+    #[test]
+    fn atomic_registers_that_lose_much_are_never_refused(
+        seed: u64, clients in 1..12u64, keys in 1..4u64, lost in 4..40u64, unlike: bool,
+    ) {
+        let history = record(&Run { seed, clients, keys, operations: 100, lost, unlike });
+        let register = checker::register::Register { value_bytes_max: 1024 };
+        let report = checker::check_with(register, &history, 200_000);
+        prop_assert!(report.wrong.is_empty(), "{}", report);
     }
 }
 

@@ -1,12 +1,13 @@
 //! Operations as a time line of text, one row a client, at most 100 columns wide.
 //!
 //! ```text
-//! client 1  ├1────────┤
-//! client 2               ├2────────┤
-//! client 3                            ├3────────┤
-//!   1  client 1       10 –       20 µs  SET "a" → OK
-//!   2  client 2       30 –       40 µs  SET "b" → OK
-//!   3  client 3       50 –       60 µs  GET → "a"
+//! client 1  ├1──────────────┤       ├3┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄▷
+//! client 2          ├2──────────────────────┤
+//! client 12                                         ├4──────┤
+//!   1  client 1             0 –         10 µs  SET "a" → OK
+//!   2  client 2             5 –         40 µs  APPEND "b" → 2
+//!   3  client 1            20 –       open µs  SET "c" → unknown
+//!   4  client 12           55 –         70 µs  GET → "a"
 //! ```
 //!
 //! Columns are in order of time, not to scale: each call and each return gets the same room. An

@@ -19,6 +19,7 @@
 //! [`STEPS_MAX`] and the key is listed as undecided. Neither counts as linearizable.
 
 pub mod draw;
+mod families;
 mod needs;
 pub mod register;
 pub mod search;
@@ -33,7 +34,7 @@ use search::{Answer, End, Timed};
 pub use shrink::Violation;
 use std::{collections::BTreeMap, fmt};
 
-/// Steps tried before a key is given up: about ten seconds and 500 MB.
+/// Steps tried before a key is given up: some ten seconds and a few hundred MB.
 pub const STEPS_MAX: usize = 10_000_000;
 
 /// The largest value APPEND and SETRANGE can make, bytes, unless the cluster was told otherwise.

@@ -1,4 +1,4 @@
-//! One key's register as a [`Model`]: the value, advanced by [`apply`](crate::command::apply), the
+//! One key's register as a [`Model`]: the value, advanced by [`apply`], the
 //! very function that the replicated register runs.
 
 use super::search::{Makes, Model};
@@ -80,14 +80,11 @@ impl Model for Register {
     }
 
     fn is_blind(&self, op: &Asked) -> bool {
-        match (&op.command, &op.reply) {
-            (
-                Command::Set { condition: Condition::Always, get: false, .. },
-                None | Some(Reply::Ok),
-            )
-            | (Command::Del | Command::GetDel, None) => true,
-            _ => false,
-        }
+        matches!(
+            (&op.command, &op.reply),
+            (Command::Set { condition: Condition::Always, get: false, .. }, None | Some(Reply::Ok))
+                | (Command::Del | Command::GetDel, None)
+        )
     }
 
     fn makes(&self, op: &Asked) -> Makes<Self::State> {

@@ -1,30 +1,39 @@
 //! The smallest part of a wrong history.
 //!
-//! Three steps, none of which can make a right history wrong, so what is left is still a proof:
+//! Four steps, none of which can make a right history wrong, so what is left is still a proof:
 //!
 //! 1. **Cut** to the shortest prefix in time that is wrong. What was still open there may have
 //!    happened or not.
-//! 2. **Set aside** whatever is not needed: pure operations are dropped, others become optional,
+//! 2. **Leave out** families of operations that the rest could not have seen (module `families`).
+//! 3. **Set aside** whatever else is not needed: pure operations are dropped, others become optional,
 //!    as if their outcome were unknown, in ever smaller groups (delta debugging; Zeller &
 //!    Hildebrandt, TSE '02), as long as no order fits. In the end every operation that stands is
 //!    needed, and whether one set aside happened, and when, makes no difference.
-//! 3. **Show** of the optional operations those without which one that stands would seem
+//! 4. **Show** of the optional operations those without which one that stands would seem
 //!    superfluous: the write of unknown outcome that explains the first of two contradicting reads.
 //!
-//! Caveat: a step that the search cannot decide within its limit is not taken, so a very tangled
-//! part may come out larger than it could be.
+//! Caveat: a step that the search cannot decide within its limit is not taken, and shrinking as a
+//! whole has one too, so a very tangled part may come out larger than it could be, or with less of
+//! what explains it. Unknown increments and appends tangle most: they could have made nearly
+//! anything.
 
 use super::{
-    draw,
+    draw, families,
     register::{Asked, Register},
     search::{Answer, End, Model, Timed, search},
     timed,
 };
 use crate::{history::Operation, record::Key};
-use std::fmt;
+use std::{cell::Cell, fmt};
 
 /// Steps a single question may cost while shrinking: a fraction of a second.
-const STEPS_MAX: usize = 50_000;
+const STEPS_MAX: usize = 20_000;
+
+/// Questions of this kind in all: with the steps of each, some ten seconds.
+const QUESTIONS_MAX: usize = 1_000;
+
+/// Steps a question about a prefix may cost; there are only a dozen of these.
+const PREFIX_STEPS_MAX: usize = 1_000_000;
 
 /// The smallest part of a key's history that no register explains. `Display`: a time line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +52,8 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "key {:?}: no order explains these {} of its {} operations (the others may have \
-             happened or not)",
+            "key {:?}: no order explains these {} of its {} operations (the others do not \
+             matter)",
             self.key,
             self.operations.len(),
             self.of
@@ -54,7 +63,7 @@ impl fmt::Display for Violation {
 }
 
 /// An operation while shrinking: which one of the key's, and as the search takes it.
-type Item = (usize, Timed<Asked>);
+pub(super) type Item = (usize, Timed<Asked>);
 
 /// The smallest part of one key's `operations`, which have no order.
 pub(super) fn shrink(register: Register, operations: &[&Operation]) -> Violation {
@@ -63,11 +72,13 @@ pub(super) fn shrink(register: Register, operations: &[&Operation]) -> Violation
         .enumerate()
         .filter_map(|(index, operation)| Some((index, timed(operation)?)))
         .collect();
-    let (at, items) = shortest_prefix(register, &items);
+    let judge = Judge { register, questions: Cell::new(0) };
+    let (at, items) = shortest_prefix(&judge, &items);
+    let items = families::leave_out(&judge, items);
     let (standing, optional) =
         items.into_iter().partition::<Vec<Item>, _>(|(_, op)| op.end != End::Optional);
-    let (standing, optional) = set_aside(register, standing, optional);
-    let optional = explaining(register, &standing, optional);
+    let (standing, optional) = set_aside(&judge, standing, optional);
+    let optional = explaining(&judge, &standing, optional);
     let mut shown: Vec<usize> = standing.iter().chain(&optional).map(|(index, _)| *index).collect();
     shown.sort_by_key(|index| operations.get(*index).map(|operation| operation.call));
     let shown = shown.iter().filter_map(|index| operations.get(*index));
@@ -79,14 +90,32 @@ pub(super) fn shrink(register: Register, operations: &[&Operation]) -> Violation
     }
 }
 
-/// Whether there is certainly no order.
-fn impossible<'a>(register: Register, items: impl IntoIterator<Item = &'a Item>) -> bool {
-    let ops: Vec<_> = items.into_iter().map(|(_, op)| op.clone()).collect();
-    search(&register, &ops, STEPS_MAX) == Answer::Impossible
+/// Answers whether a part has an order, as long as that does not take too long in all.
+pub(super) struct Judge {
+    pub(super) register: Register,
+    questions: Cell<usize>,
+}
+
+impl Judge {
+    /// Whether there is certainly no order.
+    pub(super) fn impossible<'a>(&self, items: impl IntoIterator<Item = &'a Item>) -> bool {
+        if self.questions.get() >= QUESTIONS_MAX {
+            return false;
+        }
+        self.questions.set(self.questions.get() + 1);
+        let ops: Vec<_> = items.into_iter().map(|(_, op)| op.clone()).collect();
+        search(&self.register, &ops, STEPS_MAX) == Answer::Impossible
+    }
+
+    /// Whether there is certainly no order of a prefix.
+    fn impossible_prefix(&self, items: &[Item]) -> bool {
+        let ops: Vec<_> = items.iter().map(|(_, op)| op.clone()).collect();
+        search(&self.register, &ops, PREFIX_STEPS_MAX) == Answer::Impossible
+    }
 }
 
 /// The shortest prefix that has no order, and its end. Longer prefixes have none either.
-fn shortest_prefix(register: Register, items: &[Item]) -> (u64, Vec<Item>) {
+fn shortest_prefix(judge: &Judge, items: &[Item]) -> (u64, Vec<Item>) {
     let mut ends: Vec<u64> = items
         .iter()
         .filter_map(|(_, op)| match op.end {
@@ -96,10 +125,11 @@ fn shortest_prefix(register: Register, items: &[Item]) -> (u64, Vec<Item>) {
         .collect();
     ends.sort_unstable();
     ends.dedup();
-    let first = ends.partition_point(|end| !impossible(register, &prefix(register, items, *end)));
+    let first =
+        ends.partition_point(|end| !judge.impossible_prefix(&prefix(judge.register, items, *end)));
     // The whole history has no order, even where a question about a part could not be decided.
     let end = ends.get(first).copied().unwrap_or(u64::MAX);
-    (end, prefix(register, items, end))
+    (end, prefix(judge.register, items, end))
 }
 
 /// What had been called up to `end`; what had not returned by then is optional.
@@ -107,7 +137,12 @@ fn prefix(register: Register, items: &[Item], end: u64) -> Vec<Item> {
     let begun = items.iter().filter(|(_, op)| op.call <= end);
     begun
         .filter_map(|item| match item.1.end {
-            End::By(by) if by > end => optional(register, item),
+            // If it has happened by then, it was with the reply that came later.
+            End::By(by) if by > end => {
+                let (index, op) = item;
+                let open = Timed { op: op.op.clone(), call: op.call, end: End::Optional };
+                (!register.is_pure(&op.op)).then_some((*index, open))
+            }
             End::By(_) | End::Optional => Some(item.clone()),
         })
         .collect()
@@ -121,10 +156,11 @@ fn optional(register: Register, (index, op): &Item) -> Option<Item> {
 
 /// Sets aside what is not needed. → (what stands, what is optional).
 fn set_aside(
-    register: Register,
+    judge: &Judge,
     mut standing: Vec<Item>,
     mut aside: Vec<Item>,
 ) -> (Vec<Item>, Vec<Item>) {
+    let register = judge.register;
     // What merely looks is tried first: a write and one read say more than two reads.
     standing.sort_by_key(|(_, op)| !register.is_pure(&op.op));
     let mut group = standing.len().div_ceil(2).max(1);
@@ -137,7 +173,7 @@ fn set_aside(
             let out: Vec<Item> =
                 out.into_iter().filter_map(|(_, item)| optional(register, item)).collect();
             let rest: Vec<Item> = rest.into_iter().map(|(_, item)| item.clone()).collect();
-            if impossible(register, rest.iter().chain(&out).chain(&aside)) {
+            if judge.impossible(rest.iter().chain(&out).chain(&aside)) {
                 standing = rest;
                 aside.extend(out);
             } else {
@@ -153,13 +189,13 @@ fn set_aside(
 }
 
 /// The optional operations that make each standing one necessary.
-fn explaining(register: Register, standing: &[Item], mut aside: Vec<Item>) -> Vec<Item> {
+fn explaining(judge: &Judge, standing: &[Item], mut aside: Vec<Item>) -> Vec<Item> {
     let all_needed = |aside: &[Item]| {
         (0..standing.len()).all(|left_out| {
             let others = standing.iter().enumerate().filter(|(i, _)| *i != left_out);
-            let relaxed = standing.get(left_out).and_then(|item| optional(register, item));
+            let relaxed = standing.get(left_out).and_then(|item| optional(judge.register, item));
             let ops = others.map(|(_, item)| item).chain(&relaxed).chain(aside);
-            !impossible(register, ops)
+            !judge.impossible(ops)
         })
     };
     let mut group = aside.len().max(1);
