@@ -229,12 +229,12 @@ fn described(shipped: &str, of: &str, field: &str) -> bool {
     let lines: Vec<_> = shipped.lines().collect();
     // `secret` and `password` are shown commented out.
     let shows = |line: &&str| line.trim_start_matches("# ").starts_with(&format!("{field} = "));
-    let Some(at) = lines.iter().position(|line| shows(&line)) else { return false };
+    let Some(at) = lines.iter().position(shows) else { return false };
     if of == "NodeFile" {
         return shipped.contains(&format!(" `{field}`: "));
     }
     let above = lines[..at].iter().rev().take_while(|line| !line.is_empty());
-    above.into_iter().any(|line| line.starts_with("# "))
+    above.into_iter().any(|line: &&str| line.starts_with("# "))
 }
 
 #[test]
