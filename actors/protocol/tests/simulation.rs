@@ -11,6 +11,16 @@
 //! Each control breaks one rule on purpose. A safety rule must object within [`CONTROL_SEEDS`]
 //! seeds; that nothing is answered any more, or that replicas never agree, does not count.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+#![allow(clippy::print_stdout, reason = "figures, shown with --nocapture")]
+#![allow(unreachable_pub, missing_docs, reason = "modules of a test")]
+#![expect(clippy::disallowed_types, reason = "fresh seeds come from the clock")]
+
 mod sim;
 
 use sim::{

@@ -17,12 +17,6 @@
 //! [`proposer`]: simpledynamo_protocol::register::proposer
 //! [`acceptor`]: simpledynamo_protocol::register::acceptor
 
-#![allow(
-    unreachable_pub,
-    clippy::cast_possible_truncation,
-    reason = "a test's module tree; its numbers are small"
-)]
-
 pub mod catchup;
 pub mod chaos;
 pub mod clients;

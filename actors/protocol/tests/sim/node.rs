@@ -9,7 +9,7 @@ use super::{
 use simpledynamo_protocol::{
     command::Command,
     effect::{Effect, Effects, Write},
-    message::{Alive, Ask, Fetch, Message, Probe, Records, Welcome},
+    message::{Alive, Ask, Fetch, Message, Probe, Query, Records, Welcome},
     recent::OpId,
     record::Key,
     register::{
@@ -177,9 +177,7 @@ impl Node {
                 let stored = self.disk.get(&ask.key).cloned();
                 self.acceptor.accept(from, ask, stored.as_ref(), &mut effects);
             }
-            Message::Query(ask) => {
-                self.acceptor.query(from, &ask, self.disk.get(&ask.key), &mut effects);
-            }
+            Message::Query(ask) => self.query(from, &ask, step),
             Message::Promise(ref m) => self.coordinate(&m.key.clone(), from, message, step),
             Message::Accepted(ref m) => self.coordinate(&m.key.clone(), from, message, step),
             Message::Refused(ref m) => self.coordinate(&m.key.clone(), from, message, step),
@@ -207,6 +205,21 @@ impl Node {
             | Message::Collect(_) => {}
         }
         self.replicate(effects, Origin::Accepted, step);
+    }
+
+    /// A voter answers what is durable here and now, past all writes under way.
+    fn query(&mut self, from: NodeId, ask: &Query, step: &mut Around<'_>) {
+        let mut effects = Effects::new();
+        if self.acceptor.standing() != Standing::Voter || self.tamper.is(Mutant::AnswerBeforeSync) {
+            self.acceptor.query(from, ask, self.disk.get(&ask.key), &mut effects);
+            return self.replicate(effects, Origin::Accepted, step);
+        }
+        Acceptor::answer_query(from, ask, self.disk.kept().rows.get(&ask.key), &mut effects);
+        for effect in effects {
+            if let Effect::Send { to, message } = effect {
+                self.leave(to, message, step);
+            }
+        }
     }
 
     /// Runs what is due.

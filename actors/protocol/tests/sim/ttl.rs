@@ -4,7 +4,7 @@
 
 use super::world::WALL_START;
 use simpledynamo_protocol::{
-    checker::search::{Answer, End, Model, Timed, search},
+    checker::search::{Answer, End, Makes, Model, Timed, search},
     command::{Command, Context, Expiry, Reply, apply},
     history::{Operation, Outcome},
     record::{Datum, Value},
@@ -56,8 +56,26 @@ impl Model for Expiring {
         (!next.is_empty()).then_some(next)
     }
 
+    // A set of contents allows none of the search's short cuts: these are the safe answers.
+
     fn is_pure(&self, _: &Asked) -> bool {
         false
+    }
+
+    fn needs(&self, _: &Asked) -> Option<Self::State> {
+        None
+    }
+
+    fn is_blind(&self, _: &Asked) -> bool {
+        false
+    }
+
+    fn makes(&self, _: &Asked) -> Makes<Self::State> {
+        Makes::Some
+    }
+
+    fn may_make(&self, _: &Asked, _: &Self::State) -> bool {
+        true
     }
 }
 
