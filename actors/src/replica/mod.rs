@@ -1,7 +1,7 @@
 //! The replica store: one actor over one store.
 //!
 //! It takes what coordinators, catch-up and scans of all nodes ask of this replica. Everything that
-//! may change something goes to the writer thread ([`writer`]), which lets the answers out once they
+//! may change something goes to the writer thread (`writer`), which lets the answers out once they
 //! are durable; a query is answered at once from the store, which shows durable records only. So a
 //! disk that stalls delays writes and nothing else.
 //!
