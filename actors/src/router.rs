@@ -21,7 +21,7 @@ use simpledynamo_protocol::{
     register::proposer::{Config, Proposer},
     ring::NodeId,
     routing::{self, Routing, Step},
-    time::Time,
+    time::{Now, Time},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -140,6 +140,7 @@ impl Router {
         let config = routing::Config {
             request_timeout: settings.request_timeout,
             deadline: settings.deadline,
+            lifetime: settings.tombstone_grace / 2,
         };
         let routing = Routing::new(settings.me, incarnation, settings.ring.clone(), config);
         Router {
@@ -169,9 +170,9 @@ impl Router {
     /// [`Router::carry_out`].
     fn decide<R>(
         &mut self,
-        decision: impl FnOnce(&mut Routing, Time, &dyn Fn(NodeId) -> bool, &mut Vec<Step>) -> R,
+        decision: impl FnOnce(&mut Routing, Now, &dyn Fn(NodeId) -> bool, &mut Vec<Step>) -> R,
     ) -> R {
-        let now = self.ways.clock.mono();
+        let now = self.ways.clock.now();
         let (me, voting, suspected) = (self.me, self.phase == Phase::Serving, &self.suspected);
         // A node that does not vote cannot coordinate: it is its own last choice.
         let doubtful = |node: NodeId| suspected.contains(&node) || node == me && !voting;
@@ -349,7 +350,7 @@ impl Router {
             }
         }
         if self.routing.next_wake().is_some_and(|at| at <= now) {
-            self.decide(|routing, now, doubtful, out| routing.wake(now, doubtful, out));
+            self.decide(|routing, now, doubtful, out| routing.wake(now.mono, doubtful, out));
             self.carry_out(ctx);
         }
     }
@@ -411,7 +412,7 @@ impl Handler<FromNode> for Router {
             message::Message::Request(request) => return self.coordinate(from, request, ctx),
             message::Message::Answer(answer) => {
                 self.decide(|routing, now, doubtful, out| {
-                    routing.answer(now, from, answer, doubtful, out);
+                    routing.answer(now.mono, from, answer, doubtful, out);
                 });
                 return self.carry_out(ctx);
             }

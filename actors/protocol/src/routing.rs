@@ -18,7 +18,7 @@ use crate::{
     recent::OpId,
     record::Key,
     ring::{NodeId, Ring},
-    time::Time,
+    time::{Now, Time, WallMillis},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,6 +80,9 @@ pub struct Config {
     pub request_timeout: Duration,
     /// When the client gets an error at the latest.
     pub deadline: Duration,
+    /// After this time by the wall clock no coordinator applies a request: half of the grace period
+    /// of tombstones.
+    pub lifetime: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -112,6 +115,7 @@ struct Pending {
     ends: Time,
     /// No standstill moves `ends` past it.
     latest: Time,
+    expires: WallMillis,
 }
 
 /// The router of one node.
@@ -152,7 +156,7 @@ impl Routing {
     /// Takes a client's operation, names it and asks the first coordinator that is not suspected.
     pub fn submit(
         &mut self,
-        now: Time,
+        now: Now,
         key: Key,
         command: Command,
         suspected: impl Fn(NodeId) -> bool,
@@ -160,6 +164,9 @@ impl Routing {
     ) -> OpId {
         self.seq += 1;
         let seq = self.seq;
+        let lifetime = u64::try_from(self.config.lifetime.as_millis()).unwrap_or(u64::MAX);
+        let expires = now.wall.saturating_add(lifetime);
+        let now = now.mono;
         let ends = now + self.config.deadline;
         let replicas = self.ring.replicas_of(&key);
         self.by_key.entry(key.clone()).or_default().insert(seq);
@@ -171,6 +178,7 @@ impl Routing {
             next: now,
             ends,
             latest: ends + STANDSTILL_MAX,
+            expires,
         };
         self.pending.insert(seq, pending);
         self.timers.insert((now, seq));
@@ -318,6 +326,7 @@ impl Routing {
             key: pending.key.clone(),
             command: pending.command.clone(),
             patience,
+            expires: pending.expires,
         };
         out.push(Step::Ask { to, request });
         self.reschedule(seq, now + pause);

@@ -129,6 +129,9 @@ impl Proposer {
     pub fn request(&mut self, now: Now, request: Request, out: &mut Effects) {
         let deadline = now.mono + Duration::from_millis(u64::from(request.patience));
         let waiting = Waiting { request, deadline, proposed: false, changes: false };
+        if waiting.request.expires < now.wall {
+            return answer(&waiting, Outcome::NotProposed(Reason::Stale), out);
+        }
         if self.queue.len() >= QUEUE_MAX {
             return answer(&waiting, Outcome::NotProposed(Reason::Overloaded), out);
         }
