@@ -17,7 +17,7 @@ use crate::{
     messages::{AskStatus, AskTable, Member, Phase, Standing, Status, Table},
     node::Fatal,
     replica::{Part, Replica, Shared},
-    router::{AskFigures, Enter, Router},
+    router::{AskFigures, Enter, Restarted, Router},
     settings::Settings,
     storage::{Identity, KnownPeer},
     sync::{StartPass, Sync},
@@ -249,7 +249,10 @@ impl Handler<Met> for Membership {
     type Result = ();
 
     fn handle(&mut self, Met(peer): Met, _: &mut Context<Self>) {
-        self.met.insert(peer.id, peer);
+        let before = self.met.insert(peer.id, peer);
+        if before.is_some_and(|before| before.incarnation != peer.incarnation) {
+            self.ways.router.do_send(Restarted(peer.id));
+        }
         // The store stays the first one; of the lives the latest counts, and an older one that comes
         // back with an older data directory is refused from then on.
         let known = self.identity().peers().get(&peer.id).copied();

@@ -32,11 +32,17 @@ use tokio::sync::oneshot;
 /// How often time-outs are looked for. A retry is late by half of it on average.
 const TICK: Duration = Duration::from_millis(5);
 
-/// A tick later than this by so much means that this process was stopped or starved.
-const STOOD_STILL: Duration = Duration::from_millis(250);
+/// A tick later than this means that this process was stopped, or starved: mailboxes are drained
+/// before timers run, so a flood of messages does it too.
+const STOOD_STILL: Duration = Duration::from_millis(25);
 
 /// A coordinator that was not used for this long, to twice this long, is ended: it pins its value.
 const IDLE_FOR: Duration = Duration::from_secs(5);
+
+/// A round is given up after so many request time-outs. It ends early with any two of three replicas,
+/// so only an overload or a double failure makes it wait; under an overload giving up the round
+/// would only add another.
+const ROUND: u32 = 5;
 
 /// The first asker number of coordinators; smaller ones name the node's other askers.
 const FIRST_COORDINATOR: u64 = 16;
@@ -75,6 +81,11 @@ pub struct Retired {
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub struct Enter(pub Phase);
+
+/// Membership → router: this peer was started anew, what its former life was asked is lost.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Restarted(pub NodeId);
 
 /// Membership → router: the figures.
 #[derive(Message, Clone, Copy, Debug)]
@@ -275,7 +286,7 @@ impl Router {
             replicas: self.settings.ring.replicas_of(key),
             read_quorum: self.settings.read_quorum,
             write_quorum: self.settings.write_quorum,
-            round_timeout: self.settings.request_timeout,
+            round_timeout: self.settings.request_timeout * ROUND,
             value_bytes_max: self.settings.limits.value_bytes,
         };
         let ask = Ask { incarnation: self.incarnation, asker: self.next_asker, n: 0 };
@@ -320,11 +331,14 @@ impl Router {
         }
     }
 
+    /// An answer of `from`.
     fn note_life(&mut self, from: NodeId) {
         if from == self.me {
             return;
         }
-        self.heard.insert(from, self.ways.clock.mono());
+        let now = self.ways.clock.mono();
+        self.heard.insert(from, now);
+        self.routing.heard(now, from);
         if self.suspected.contains(&from) {
             self.detector.do_send(Heard { node: from });
         }
@@ -335,7 +349,11 @@ impl Router {
         let gap = now.since(self.last_tick);
         self.last_tick = now;
         if gap > STOOD_STILL {
-            self.routing.stood_still(now, gap);
+            let span = gap.saturating_sub(TICK);
+            self.routing.stood_still(span);
+            for heard in self.heard.values_mut() {
+                *heard = *heard + span;
+            }
         }
         if now.since(self.last_retire) >= IDLE_FOR {
             self.last_retire = now;
@@ -407,9 +425,11 @@ impl Handler<FromNode> for Router {
     type Result = ();
 
     fn handle(&mut self, FromNode { from, message }: FromNode, ctx: &mut Context<Self>) {
+        if let message::Message::Request(request) = message {
+            return self.coordinate(from, request, ctx);
+        }
         self.note_life(from);
         let key = match message {
-            message::Message::Request(request) => return self.coordinate(from, request, ctx),
             message::Message::Answer(answer) => {
                 self.decide(|routing, now, doubtful, out| {
                     routing.answer(now.mono, from, answer, doubtful, out);
@@ -438,6 +458,16 @@ impl Handler<StandingChanged> for Router {
             Standing::Suspected => self.suspected.insert(changed.node),
             Standing::Trusted | Standing::Me => self.suspected.remove(&changed.node),
         };
+    }
+}
+
+impl Handler<Restarted> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Restarted(node): Restarted, ctx: &mut Context<Self>) {
+        self.routing.restarted(self.ways.clock.mono(), node);
+        self.decide(|routing, now, doubtful, out| routing.wake(now.mono, doubtful, out));
+        self.carry_out(ctx);
     }
 }
 
