@@ -24,7 +24,7 @@ use simpledynamo_protocol::{
     time::{Now, Time},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -125,7 +125,6 @@ pub struct Router {
     steps: Vec<Step>,
     clients: HashMap<u64, oneshot::Sender<Completed>>,
     suspected: BTreeSet<NodeId>,
-    heard: BTreeMap<NodeId, Time>,
     ways: Ways,
     detector: Addr<Detector>,
     coordinators: HashMap<Key, Entry>,
@@ -161,7 +160,6 @@ impl Router {
             steps: Vec::new(),
             clients: HashMap::new(),
             suspected: BTreeSet::new(),
-            heard: BTreeMap::new(),
             ways,
             detector,
             coordinators: HashMap::new(),
@@ -198,7 +196,7 @@ impl Router {
                 Step::Ask { to, request } => self.ask(to, request, ctx),
                 Step::Finish { op, verdict } => self.finish(op, verdict),
                 Step::TimedOut { node, sent } if node != self.me => {
-                    let heard = self.heard.get(&node).copied();
+                    let heard = self.routing.last_heard(node);
                     self.detector.do_send(TimedOut { node, sent, heard });
                 }
                 Step::TimedOut { .. } => {}
@@ -336,9 +334,7 @@ impl Router {
         if from == self.me {
             return;
         }
-        let now = self.ways.clock.mono();
-        self.heard.insert(from, now);
-        self.routing.heard(now, from);
+        self.routing.heard(self.ways.clock.mono(), from);
         if self.suspected.contains(&from) {
             self.detector.do_send(Heard { node: from });
         }
@@ -351,9 +347,6 @@ impl Router {
         if gap > STOOD_STILL {
             let span = gap.saturating_sub(TICK);
             self.routing.stood_still(span);
-            for heard in self.heard.values_mut() {
-                *heard = *heard + span;
-            }
         }
         if now.since(self.last_retire) >= IDLE_FOR {
             self.last_retire = now;

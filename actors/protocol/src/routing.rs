@@ -267,6 +267,12 @@ impl Routing {
         self.heard.insert(node, now);
     }
 
+    /// When `node` last answered anything, the time of standstills added.
+    #[must_use]
+    pub fn last_heard(&self, node: NodeId) -> Option<Time> {
+        self.heard.get(&node).copied()
+    }
+
     /// Whether the silent coordinator of this attempt is slow rather than gone: it answers others.
     /// Moving a request on takes the ballot from whoever works on it, so under overload that would
     /// make all slower still; but not for ever, since this very request may be lost.
