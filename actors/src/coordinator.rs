@@ -2,8 +2,8 @@
 //!
 //! It keeps the key's requests in order. Its messages come from the router only; what it wants done
 //! goes to the own replica, to peers through the bridge, and back to the router. It has no timer of
-//! its own: it tells the router when to wake it, and at most one such wake is outstanding, so a key
-//! that serves thousands of requests a second costs ten wakes.
+//! its own: it tells the router when to wake it, and asks again only for an earlier time, so a key
+//! that serves thousands of requests a second costs a few wakes.
 
 use crate::{
     bridge::BridgeHandle,

@@ -23,7 +23,8 @@ impl Weighter<Key, Known> for Weight {
             Datum::Live { value, .. } => value.len(),
             Datum::Tombstone { .. } => 0,
         });
-        (ENTRY_BYTES + key.len() + value) as u64
+        let recent = known.record.as_ref().map_or(0, |record| record.recent.bytes());
+        (ENTRY_BYTES + key.len() + value + recent) as u64
     }
 }
 

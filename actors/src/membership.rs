@@ -250,10 +250,12 @@ impl Handler<Met> for Membership {
 
     fn handle(&mut self, Met(peer): Met, _: &mut Context<Self>) {
         self.met.insert(peer.id, peer);
+        // The store stays the first one; of the lives the latest counts, and an older one that comes
+        // back with an older data directory is refused from then on.
         let known = self.identity().peers().get(&peer.id).copied();
-        let Some(known) = known else { return };
-        let incarnation = known.incarnation.max(peer.incarnation);
-        if let Err(error) = self.remember(peer.id, KnownPeer { incarnation, ..known }) {
+        let store = known.map_or(peer.store, |known| known.store);
+        let incarnation = known.map_or(0, |known| known.incarnation).max(peer.incarnation);
+        if let Err(error) = self.remember(peer.id, KnownPeer { store, incarnation }) {
             self.fatal.store(&error);
         }
     }

@@ -184,7 +184,10 @@ async fn wire<N: Net>(
 
     let actors = Contexts::default();
     let addresses = actors.addresses();
-    let bridge = Bridge::start(net, &settings, myself, addresses.clone()).await?;
+    let bridge = {
+        let door = Door { addresses: addresses.clone(), identity: identity.clone() };
+        Bridge::start(net, &settings, myself, door).await?
+    };
     let clock = Clock::system();
     let node = Node { addresses, bridge: bridge.clone(), clock, settings, incarnation, fatal };
     let replica = node.replica(store.clone(), queue, standing);
@@ -295,7 +298,7 @@ impl Contexts {
     }
 }
 
-/// Every actor's address; takes in what peers send.
+/// Every actor's address.
 #[derive(Clone)]
 struct Addresses {
     router: Addr<Router>,
@@ -320,8 +323,15 @@ impl Addresses {
     }
 }
 
-impl Inbound for Addresses {
+/// Takes in what peers send and hands it to the actor it is for.
+struct Door {
+    addresses: Addresses,
+    identity: Arc<Mutex<Identity>>,
+}
+
+impl Inbound for Door {
     fn deliver(&self, from: NodeId, message: Message) {
+        let addresses = &self.addresses;
         match message {
             Message::Request(_)
             | Message::Answer(_)
@@ -329,31 +339,37 @@ impl Inbound for Addresses {
             | Message::Accepted(_)
             | Message::Refused(_)
             | Message::State(_)
-            | Message::NoVote(_) => self.router.do_send(FromNode { from, message }),
+            | Message::NoVote(_) => addresses.router.do_send(FromNode { from, message }),
             Message::Prepare(_)
             | Message::Accept(_)
             | Message::Query(_)
             | Message::AskDigests(_)
             | Message::AskList(_)
             | Message::Fetch(_)
-            | Message::Collect(_) => self.replica.do_send(ToReplica { from, message }),
-            Message::Probe(probe) => self.detector.do_send(Probed { node: from, probe }),
-            Message::Alive(_) => self.detector.do_send(Heard { node: from }),
+            | Message::Collect(_) => addresses.replica.do_send(ToReplica { from, message }),
+            Message::Probe(probe) => addresses.detector.do_send(Probed { node: from, probe }),
+            Message::Alive(_) => addresses.detector.do_send(Heard { node: from }),
             Message::Digests(_) | Message::Listed(_) | Message::Records(_)
                 if message.asker() == Some(askers::SCAN) =>
             {
-                self.scan.do_send(scan::FromReplica { from, message });
+                addresses.scan.do_send(scan::FromReplica { from, message });
             }
             Message::Digests(_) | Message::Listed(_) | Message::Records(_) | Message::Missed(_) => {
-                self.sync.do_send(sync::FromReplica { from, message });
+                addresses.sync.do_send(sync::FromReplica { from, message });
             }
             Message::Greet(_) | Message::Welcome(_) => {
-                self.membership.do_send(membership::FromPeer { from, message });
+                addresses.membership.do_send(membership::FromPeer { from, message });
             }
         }
     }
 
     fn met(&self, peer: PeerIdentity) {
-        self.membership.do_send(Met(peer));
+        self.addresses.membership.do_send(Met(peer));
+    }
+
+    fn later_life(&self, peer: PeerIdentity) -> Option<u64> {
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = identity.peers().get(&peer.id)?.incarnation;
+        (known > peer.incarnation).then_some(known)
     }
 }

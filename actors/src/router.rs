@@ -21,7 +21,7 @@ use simpledynamo_protocol::{
     register::proposer::{Config, Proposer},
     ring::NodeId,
     routing::{self, Routing, Step},
-    time::Time,
+    time::{Now, Time},
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -34,6 +34,9 @@ const TICK: Duration = Duration::from_millis(5);
 
 /// A tick later than this by so much means that this process was stopped or starved.
 const STOOD_STILL: Duration = Duration::from_millis(250);
+
+/// A coordinator that was not used for this long, to twice this long, is ended: it pins its value.
+const IDLE_FOR: Duration = Duration::from_secs(5);
 
 /// The first asker number of coordinators; smaller ones name the node's other askers.
 const FIRST_COORDINATOR: u64 = 16;
@@ -121,6 +124,7 @@ pub struct Router {
     incarnation: u64,
     next_asker: u64,
     last_tick: Time,
+    last_retire: Time,
     figures: Figures,
 }
 
@@ -136,6 +140,7 @@ impl Router {
         let config = routing::Config {
             request_timeout: settings.request_timeout,
             deadline: settings.deadline,
+            lifetime: settings.tombstone_grace / 2,
         };
         let routing = Routing::new(settings.me, incarnation, settings.ring.clone(), config);
         Router {
@@ -155,6 +160,7 @@ impl Router {
             incarnation,
             next_asker: FIRST_COORDINATOR,
             last_tick: Time::default(),
+            last_retire: Time::default(),
             figures: Figures::default(),
             settings,
         }
@@ -164,9 +170,9 @@ impl Router {
     /// [`Router::carry_out`].
     fn decide<R>(
         &mut self,
-        decision: impl FnOnce(&mut Routing, Time, &dyn Fn(NodeId) -> bool, &mut Vec<Step>) -> R,
+        decision: impl FnOnce(&mut Routing, Now, &dyn Fn(NodeId) -> bool, &mut Vec<Step>) -> R,
     ) -> R {
-        let now = self.ways.clock.mono();
+        let now = self.ways.clock.now();
         let (me, voting, suspected) = (self.me, self.phase == Phase::Serving, &self.suspected);
         // A node that does not vote cannot coordinate: it is its own last choice.
         let doubtful = |node: NodeId| suspected.contains(&node) || node == me && !voting;
@@ -280,12 +286,21 @@ impl Router {
         Coordinator::new(key.clone(), self.ways.clone(), proposer).start()
     }
 
-    /// Keeps the number of coordinators within its bound: the one longest unused is asked to end.
+    /// Keeps the number of coordinators within its bound: those longest unused are asked to end.
     fn retire_some(&mut self) {
-        if self.retire_order.len() <= self.settings.limits.coordinators {
-            return;
-        }
-        for _ in 0..self.retire_order.len() {
+        let over = self.retire_order.len().saturating_sub(self.settings.limits.coordinators);
+        // One more than came in, so that a burst is worked off.
+        self.retire(over.min(2), 2 * self.settings.limits.coordinators);
+    }
+
+    /// Asks up to `most` coordinators to end that were not used since they were last looked at;
+    /// looks at up to `looks`.
+    fn retire(&mut self, most: usize, looks: usize) {
+        let mut retired = 0;
+        for _ in 0..looks.min(self.retire_order.len()) {
+            if retired == most {
+                return;
+            }
             let Some(key) = self.retire_order.pop_front() else { return };
             match self.coordinators.get_mut(&key) {
                 Some(Entry::Alive { used, .. }) if *used => {
@@ -297,8 +312,8 @@ impl Router {
                         let addr = addr.clone();
                         addr.do_send(Retire);
                         *entry = Entry::Retiring { addr, held: Vec::new() };
+                        retired += 1;
                     }
-                    return;
                 }
                 None => {}
             }
@@ -322,6 +337,10 @@ impl Router {
         if gap > STOOD_STILL {
             self.routing.stood_still(now, gap);
         }
+        if now.since(self.last_retire) >= IDLE_FOR {
+            self.last_retire = now;
+            self.retire(usize::MAX, usize::MAX);
+        }
         while let Some((_, key)) = self.wakes.pop_first_if(|(at, _)| *at <= now) {
             match self.coordinators.get(&key) {
                 Some(Entry::Alive { addr, .. } | Entry::Retiring { addr, .. }) => {
@@ -331,7 +350,7 @@ impl Router {
             }
         }
         if self.routing.next_wake().is_some_and(|at| at <= now) {
-            self.decide(|routing, now, doubtful, out| routing.wake(now, doubtful, out));
+            self.decide(|routing, now, doubtful, out| routing.wake(now.mono, doubtful, out));
             self.carry_out(ctx);
         }
     }
@@ -393,7 +412,7 @@ impl Handler<FromNode> for Router {
             message::Message::Request(request) => return self.coordinate(from, request, ctx),
             message::Message::Answer(answer) => {
                 self.decide(|routing, now, doubtful, out| {
-                    routing.answer(now, from, answer, doubtful, out);
+                    routing.answer(now.mono, from, answer, doubtful, out);
                 });
                 return self.carry_out(ctx);
             }

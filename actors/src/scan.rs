@@ -15,6 +15,7 @@ use crate::{
     router::Router,
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
+use futures::{StreamExt, TryStreamExt, stream};
 use simpledynamo_protocol::{
     ballot::Stamp,
     command::{Command, Reply},
@@ -28,6 +29,9 @@ use tokio::sync::oneshot;
 
 /// How often questions that nobody waits for any more are dropped.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Keys on which replicas disagree that are read at once.
+const DOUBTFUL_AT_ONCE: usize = 64;
 
 /// Bridge, own replica → scan: an answer.
 #[derive(Message, Debug)]
@@ -175,10 +179,11 @@ impl Handler<ScanPage> for Scan {
             });
             let merged = Merged::of(listings.collect(), wall);
             let mut keys = merged.live;
-            for key in merged.doubtful {
-                if exists(&router, key.clone()).await? {
-                    keys.push(key);
-                }
+            let mut doubtful = stream::iter(merged.doubtful)
+                .map(|key| exists(&router, key))
+                .buffer_unordered(DOUBTFUL_AT_ONCE);
+            while let Some(key) = doubtful.try_next().await? {
+                keys.extend(key);
             }
             keys.sort_by_cached_key(|key| Position::of(key));
             let next = merged.next.or_else(|| to.checked_add(1));
@@ -201,7 +206,7 @@ impl Handler<CountKeys> for Scan {
             let mut count = 0;
             for question in questions {
                 let answers = question.await.map_err(|_| Reason::NoQuorum)?;
-                // A replica that is behind may hold fewer keys, never keys that were not written.
+                // A replica that is behind may miss writes or deletes; the larger count is taken.
                 let live = answers.iter().filter_map(|answer| match answer {
                     message::Message::Digests(digests) => Some(digests.live),
                     _ => None,
@@ -213,12 +218,14 @@ impl Handler<CountKeys> for Scan {
     }
 }
 
-/// Whether a key lives, by its coordinator.
-async fn exists(router: &Addr<Router>, key: Key) -> Result<bool, Reason> {
+/// The key, if it lives, by its coordinator.
+async fn exists(router: &Addr<Router>, key: Key) -> Result<Option<Key>, Reason> {
     let (reply, end) = oneshot::channel();
-    router.do_send(Execute { key, command: Command::Exists, reply });
+    router.do_send(Execute { key: key.clone(), command: Command::Exists, reply });
     match end.await {
-        Ok(Completed { verdict: Verdict::Reply(reply), .. }) => Ok(reply == Reply::Int(1)),
+        Ok(Completed { verdict: Verdict::Reply(reply), .. }) => {
+            Ok((reply == Reply::Int(1)).then_some(key))
+        }
         Ok(Completed { verdict: Verdict::NotApplied(reason), .. }) => Err(reason),
         Ok(Completed { verdict: Verdict::Unknown, .. }) | Err(_) => Err(Reason::NoQuorum),
     }

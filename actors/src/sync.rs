@@ -1,7 +1,7 @@
 //! Anti-entropy: an actor around [`CatchUp`] and [`Sweep`].
 //!
 //! A pass starts with the node, when a peer says that messages for this node were dropped, when this
-//! node notices that it was stopped for a while, and every [`PASS_EVERY`]. Keys to repair are read
+//! node notices that it was stopped for a while, and every `PASS_EVERY`. Keys to repair are read
 //! through the router like a client's, at most
 //! [`REPAIRS_MAX`](simpledynamo_protocol::register::catchup::REPAIRS_MAX) at once.
 

@@ -11,6 +11,7 @@ use crate::{
     recent::OpId,
     record::{Key, Record},
     ring::{NodeId, RangeId},
+    time::WallMillis,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -172,6 +173,10 @@ pub struct Request {
     pub command: Command,
     /// Milliseconds left until the router gives up; the receiver counts on its own clock.
     pub patience: u32,
+    /// Wall time after which no coordinator may apply it any more: the exactly-once record may have
+    /// been collected with its tombstone. Far from both the deadline and the grace period, so that
+    /// skewed clocks do no harm.
+    pub expires: WallMillis,
 }
 
 /// What became of an attempt.

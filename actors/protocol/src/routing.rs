@@ -18,7 +18,7 @@ use crate::{
     recent::OpId,
     record::Key,
     ring::{NodeId, Ring},
-    time::Time,
+    time::{Now, Time, WallMillis},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +28,13 @@ use std::{
 /// The shortest pause between attempts once every replica has been tried: coordinators that turn
 /// requests away at once must not be asked in a loop.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How much earlier than its router a coordinator gives up at least.
+pub const LAST_WORD: Duration = Duration::from_millis(25);
+
+/// The most that a standstill of the node adds to an operation's deadline. Far below the grace
+/// period of tombstones, within which a retry is still recognised.
+pub const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 
 /// What the router wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +80,9 @@ pub struct Config {
     pub request_timeout: Duration,
     /// When the client gets an error at the latest.
     pub deadline: Duration,
+    /// After this time by the wall clock no coordinator applies a request: half of the grace period
+    /// of tombstones.
+    pub lifetime: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +113,9 @@ struct Pending {
     /// When the next attempt is due.
     next: Time,
     ends: Time,
+    /// No standstill moves `ends` past it.
+    latest: Time,
+    expires: WallMillis,
 }
 
 /// The router of one node.
@@ -143,7 +156,7 @@ impl Routing {
     /// Takes a client's operation, names it and asks the first coordinator that is not suspected.
     pub fn submit(
         &mut self,
-        now: Time,
+        now: Now,
         key: Key,
         command: Command,
         suspected: impl Fn(NodeId) -> bool,
@@ -151,10 +164,22 @@ impl Routing {
     ) -> OpId {
         self.seq += 1;
         let seq = self.seq;
+        let lifetime = u64::try_from(self.config.lifetime.as_millis()).unwrap_or(u64::MAX);
+        let expires = now.wall.saturating_add(lifetime);
+        let now = now.mono;
         let ends = now + self.config.deadline;
         let replicas = self.ring.replicas_of(&key);
         self.by_key.entry(key.clone()).or_default().insert(seq);
-        let pending = Pending { key, command, replicas, attempts: Vec::new(), next: now, ends };
+        let pending = Pending {
+            key,
+            command,
+            replicas,
+            attempts: Vec::new(),
+            next: now,
+            ends,
+            latest: ends + STANDSTILL_MAX,
+            expires,
+        };
         self.pending.insert(seq, pending);
         self.timers.insert((now, seq));
         self.ask_next(now, seq, suspected, out);
@@ -233,7 +258,7 @@ impl Routing {
     pub fn stood_still(&mut self, now: Time, span: Duration) {
         for (seq, pending) in &mut self.pending {
             self.timers.remove(&(pending.next, *seq));
-            pending.ends = pending.ends + span;
+            pending.ends = (pending.ends + span).min(pending.latest);
             pending.next = (now + self.config.request_timeout).min(pending.ends);
             if let Some(last) = pending.attempts.last_mut() {
                 last.sent = now;
@@ -265,8 +290,10 @@ impl Routing {
         OpId { router: self.me, incarnation: self.incarnation, seq }
     }
 
-    /// The next attempt goes to the replica tried least, among these to a trusted one, in ring order.
-    /// Even a suspected one is tried before another is tried twice: suspicions may be wrong.
+    /// The next attempt goes to a trusted replica, among these to the one tried least, in ring
+    /// order. A suspected one is asked only while all are: it may be paused and apply a write long
+    /// after, so once it was asked nobody can say any more that the write was not applied. A wrong
+    /// suspicion ends with the next probe.
     fn ask_next(
         &mut self,
         now: Time,
@@ -277,16 +304,19 @@ impl Routing {
         let op = self.op(seq);
         let Some(pending) = self.pending.get_mut(&seq) else { return };
         let tried = |node: NodeId| pending.attempts.iter().filter(|try_| try_.to == node).count();
-        let Some(to) = pending
-            .replicas
-            .iter()
-            .copied()
-            .min_by_key(|node| 2 * tried(*node) + usize::from(suspected(*node)))
+        let Some(to) =
+            pending.replicas.iter().copied().min_by_key(|node| (suspected(*node), tried(*node)))
         else {
             return;
         };
         let done_below = self.by_key.get(&pending.key).and_then(|seqs| seqs.first()).copied();
-        let patience = u32::try_from(pending.ends.since(now).as_millis()).unwrap_or(u32::MAX);
+        // The coordinator gives up a little earlier, so that its word is here before the end.
+        let left = pending.ends.since(now);
+        let left = left.saturating_sub((left / 10).max(LAST_WORD));
+        let patience = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+        // Each time round all replicas the pause doubles: retries must not feed an overload.
+        let rounds = pending.attempts.len() / pending.replicas.len().max(1);
+        let pause = self.config.request_timeout * (1 << rounds.min(4));
         pending.attempts.push(Attempt { to, sent: now, end: End::Open });
         let request = Request {
             op,
@@ -296,9 +326,10 @@ impl Routing {
             key: pending.key.clone(),
             command: pending.command.clone(),
             patience,
+            expires: pending.expires,
         };
         out.push(Step::Ask { to, request });
-        self.reschedule(seq, now + self.config.request_timeout);
+        self.reschedule(seq, now + pause);
     }
 
     fn reschedule(&mut self, seq: u64, at: Time) {

@@ -236,6 +236,7 @@ impl Scenario {
             key: key(),
             command,
             patience: u32::MAX,
+            expires: u64::MAX,
         };
         let mut effects = Effects::new();
         state.proposers[coordinator].request(NOW, request, &mut effects);

@@ -248,6 +248,7 @@ impl Cluster {
             key: key.clone(),
             command,
             patience: 2_000,
+            expires: u64::MAX,
         };
         let envelope = Envelope { from: ROUTER, to, message: request.clone().into() };
         self.say(envelope);

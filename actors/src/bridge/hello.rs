@@ -156,8 +156,9 @@ impl fmt::Display for Refusal {
             }
             Refusal::Stale { incarnation, connection } => write!(
                 f,
-                "superseded by incarnation {incarnation}, connection {connection}; \
-                 if this repeats, two processes run under one id: stop one"
+                "a later life of this node is known, incarnation {incarnation}, connection \
+                 {connection}; if this repeats, either two processes run under one id: stop one, or \
+                 its data directory is an older one: empty it, and the node copies all anew"
             ),
             Refusal::OutOfTurn => f.write_str("a packet out of turn; update the older node"),
         }

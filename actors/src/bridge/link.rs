@@ -24,7 +24,7 @@ use super::{
     Counters, Inbound, PeerIdentity, codec,
     gate::Gate,
     handshake::{self, HandshakeError},
-    hello::Credentials,
+    hello::{Credentials, Refusal},
     net::Net,
 };
 use bytes::BytesMut;
@@ -186,7 +186,8 @@ impl Link {
         let mut failures = 0;
         loop {
             self.0.queue.borrow_mut().state = State::Dialing;
-            match handshake::in_time(self.dial(&net, &credentials)).await {
+            let dialed = handshake::in_time(self.dial(&net, &credentials)).await;
+            match dialed.and_then(|dialed| refuse_the_past(dialed, &*inbound)) {
                 Ok((stream, identity)) => {
                     log::info!("connected to node {peer} at {}", self.0.route.address);
                     let since = Instant::now();
@@ -308,6 +309,19 @@ impl Link {
         queue.state = State::BackingOff;
         queue.waiting = BytesMut::new();
         self.0.counters.borrow_mut().dropped_unconnected += std::mem::take(&mut queue.frames);
+    }
+}
+
+/// A peer that came back from an older data directory must not count messages as received.
+fn refuse_the_past<S>(
+    (stream, peer): (S, PeerIdentity),
+    inbound: &dyn Inbound,
+) -> Result<(S, PeerIdentity), HandshakeError> {
+    match inbound.later_life(peer) {
+        None => Ok((stream, peer)),
+        Some(incarnation) => {
+            Err(HandshakeError::Refusing(Refusal::Stale { incarnation, connection: 0 }))
+        }
     }
 }
 

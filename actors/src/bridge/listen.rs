@@ -156,6 +156,9 @@ impl Listening {
         let shared = &self.0;
         let knows = |id| shared.peers.contains(&id);
         let (peer, connection) = handshake::hear(stream, &shared.credentials, knows).await?;
+        if let Some(incarnation) = shared.inbound.later_life(peer) {
+            return handshake::refuse(stream, Refusal::Stale { incarnation, connection: 0 }).await;
+        }
         let taken = shared.seats.borrow_mut().take(peer, connection);
         let seat = match taken {
             Ok(Taken { close, superseded }) => {

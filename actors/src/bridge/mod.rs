@@ -68,6 +68,11 @@ pub trait Inbound: 'static {
     /// A hello was completed, on a connection of either direction, once for each. It says which
     /// life of the peer this is, not that the peer is well.
     fn met(&self, peer: PeerIdentity);
+
+    /// The incarnation of a later life of this peer that is known here, durably. Then this one came
+    /// back from an older data directory, has forgotten what it acknowledged since, and is not
+    /// listened to.
+    fn later_life(&self, peer: PeerIdentity) -> Option<u64>;
 }
 
 /// What the bridge has done since its start. All of it for people and metrics, none for decisions.
@@ -190,6 +195,10 @@ impl Inbound for Redialing {
             link.redial();
         }
         self.inbound.met(peer);
+    }
+
+    fn later_life(&self, peer: PeerIdentity) -> Option<u64> {
+        self.inbound.later_life(peer)
     }
 }
 

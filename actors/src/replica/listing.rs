@@ -12,8 +12,7 @@ use simpledynamo_protocol::{
 };
 use std::ops::ControlFlow;
 
-/// Bytes of records in one answer: half a frame, so that the last record added cannot exceed it by
-/// more than its own bound.
+/// Bytes of records in one answer; the first one is sent whatever its size, which a frame holds.
 const RECORDS_BYTES_MAX: usize = 512 * 1024;
 /// Rows in one answer, whatever is asked.
 const ROWS_MAX: u32 = 4_096;

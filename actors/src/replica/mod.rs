@@ -1,7 +1,7 @@
 //! The replica store: one actor over one store.
 //!
 //! It takes what coordinators, catch-up and scans of all nodes ask of this replica. Everything that
-//! may change something goes to the writer thread ([`writer`]), which lets the answers out once they
+//! may change something goes to the writer thread (`writer`), which lets the answers out once they
 //! are durable; a query is answered at once from the store, which shows durable records only. So a
 //! disk that stalls delays writes and nothing else.
 //!
@@ -28,7 +28,7 @@ use simpledynamo_protocol::{
     register::acceptor::{Acceptor, Standing},
     ring::NodeId,
 };
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 use writer::Turned;
 
 /// Coordinators, bridge → replica: a message of the register, of catch-up or of a scan.
@@ -122,6 +122,7 @@ pub struct Replica {
     locals: Locals,
     fatal: crate::node::Fatal,
     effects: Effects,
+    overflow: VecDeque<Work>,
 }
 
 impl Replica {
@@ -145,6 +146,7 @@ impl Replica {
             locals,
             fatal,
             effects: Effects::new(),
+            overflow: VecDeque::new(),
         }
     }
 
@@ -162,6 +164,22 @@ impl Replica {
                 self.locals.scan.do_send(crate::scan::FromReplica { from, message })
             }
             _ => self.locals.router.do_send(FromNode { from, message }),
+        }
+    }
+
+    /// Work that must not be lost, in its order: where the queue is full it waits here. Catch-up
+    /// lists through the same queue before it fetches more, so there is never much of it.
+    fn enqueue_surely(&mut self, work: Work) {
+        self.overflow.push_back(work);
+        self.drain_overflow();
+    }
+
+    fn drain_overflow(&mut self) {
+        let Some(queue) = &self.queue else { return };
+        while let Some(work) = self.overflow.pop_front() {
+            if let Err(turned) = queue.push(work) {
+                return self.overflow.push_front(turned.work);
+            }
         }
     }
 
@@ -236,7 +254,7 @@ impl Handler<Install> for Replica {
     type Result = ();
 
     fn handle(&mut self, Install { key, record }: Install, _: &mut Context<Self>) {
-        self.enqueue(Work::Install { key, record });
+        self.enqueue_surely(Work::Install { key, record });
     }
 }
 
@@ -244,7 +262,7 @@ impl Handler<Part> for Replica {
     type Result = ();
 
     fn handle(&mut self, part: Part, _: &mut Context<Self>) {
-        self.enqueue(Work::Part(part));
+        self.enqueue_surely(Work::Part(part));
     }
 }
 
@@ -253,6 +271,7 @@ impl Handler<Committed> for Replica {
 
     fn handle(&mut self, committed: Committed, _: &mut Context<Self>) {
         self.standing = committed.standing;
+        self.drain_overflow();
         for (to, message) in committed.out {
             self.let_out(to, message);
         }

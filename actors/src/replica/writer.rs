@@ -84,7 +84,9 @@ impl Work {
     }
 
     fn bytes(&self) -> usize {
-        let record = |record: &Record| record.datum.value().map_or(64, |value| value.len() + 64);
+        let record = |record: &Record| {
+            64 + record.datum.value().map_or(0, |value| value.len()) + record.recent.bytes()
+        };
         match self {
             Work::Message { message: Message::Accept(ask), .. } => record(&ask.record),
             Work::Install { record: stored, .. } => record(stored),

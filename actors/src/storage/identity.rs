@@ -41,7 +41,7 @@ pub struct Expected {
 /// What this node remembers of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownPeer {
-    /// The store under which it was first met, or the last one whose records it has copied back.
+    /// The store under which it was first met.
     pub store: u64,
     /// Its largest incarnation seen.
     pub incarnation: u64,

@@ -31,8 +31,8 @@ use std::collections::BTreeMap;
 /// How far the ceiling is raised ahead, in rounds: one durable write a million prepares.
 pub const CEILING_STEP: u64 = 1 << 20;
 
-/// Remembered promises, about 100 bytes each. Past it the floor is raised to the ceiling, which
-/// keeps every promise made so far, and the map is emptied.
+/// Remembered promises, about 100 bytes each. Past it the floor is raised to the
+/// largest round among them, which keeps them all, and the map is emptied.
 pub const PROMISES_MAX: usize = 1 << 16;
 
 /// What the acceptor may do.

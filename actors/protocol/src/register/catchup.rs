@@ -17,7 +17,8 @@
 //! was chosen with its own forgotten vote is then held by both. Only after that may it vote.
 //!
 //! *Level* means: everything that the others held when the pass began is held here, or is older than
-//! what is held here. Keys written since reach this node as accepts.
+//! what is held here. Keys written since reach this node as accepts, or, where it refuses an owner's
+//! ballot, with the owner's next one.
 //!
 //! Source: register.md, "Recovery", with the first rule narrowed as said.
 
@@ -320,22 +321,19 @@ impl CatchUp {
         answers: &BTreeMap<NodeId, Listed>,
     ) {
         let newest = rows.values().map(|row| row.stamp).max();
-        // A tombstone that a replica may have collected counts as held by it.
-        let held = |node: &NodeId| match rows.get(node) {
-            Some(row) => Some(row.stamp),
-            None => rows
-                .values()
-                .filter(|row| row.deleted_at.is_some() && Some(row.stamp) == newest)
-                .find(|row| {
-                    answers
-                        .get(node)
-                        .is_some_and(|listed| row.stamp.ballot.round <= listed.absent_floor)
-                })
-                .map(|row| row.stamp),
+        // A tombstone that this node may have collected is not missing here.
+        let floor = answers.get(&self.me).map_or(0, |listed| listed.absent_floor);
+        let collected = |row: &&&Row| {
+            row.deleted_at.is_some() && Some(row.stamp) == newest && row.stamp.ballot.round <= floor
         };
-        let mine = held(&self.me);
+        let mine = match rows.get(&self.me) {
+            Some(row) => Some(row.stamp),
+            None => rows.values().find(collected).map(|row| row.stamp),
+        };
         let others: Vec<_> = answers.keys().filter(|from| **from != self.me).collect();
-        let stamps: Vec<_> = others.iter().map(|from| held(from)).collect();
+        // Only rows prove a vote: a collected tombstone's floor may come from another key.
+        let stamps: Vec<_> =
+            others.iter().map(|from| rows.get(*from).map(|row| row.stamp)).collect();
         let agreed = stamps.len() + 1 == self.ring.replicas()
             && stamps.windows(2).all(|pair| pair.first() == pair.last());
         let behind = mine < newest;

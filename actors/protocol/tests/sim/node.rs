@@ -137,7 +137,7 @@ impl Node {
         let suspected = |node| suspicion.is_suspected(node);
         let increment = command == Command::IncrBy(1);
         let read = command.is_read();
-        let op = self.routing.submit(step.now.mono, key.clone(), command, suspected, &mut steps);
+        let op = self.routing.submit(step.now, key.clone(), command, suspected, &mut steps);
         if !read {
             step.facts.push(Fact::Asked { key: key.clone(), op, increment });
         }

@@ -116,6 +116,7 @@ impl World {
             routing: routing::Config {
                 request_timeout: Duration::from_millis(100),
                 deadline: Duration::from_micros(chaos.deadline),
+                lifetime: Duration::from_secs(1_800),
             },
             round_timeout: Duration::from_millis(100),
             drop_idle: chaos.drop_idle,

@@ -167,6 +167,27 @@ fn no_secret_on_either_side_is_accepted() {
 }
 
 #[test]
+fn life_before_a_known_one_is_refused_and_not_dialed() {
+    run(async {
+        let net = Wires::default();
+        let (two, at_two) = start(&net, &settings(2)).await;
+        at_two.knows_later(8);
+        let me = credentials(&settings(1), 7);
+        let mut stream = net.connect(address(2)).await.unwrap();
+        let refused = handshake::dial(&mut stream, &me, TWO, 1).await;
+        let stale = Refusal::Stale { incarnation: 8, connection: 0 };
+        assert!(matches!(refused, Err(HandshakeError::Refused(r)) if r == stale));
+
+        let (one, _) = start_life(&net, &settings(1), life(1, 7)).await;
+        until(|| two.counters().dial_failures > 2).await;
+        assert_eq!((one.identity(TWO), two.identity(ONE)), (None, None));
+        drop(one);
+        let (_one, _) = start_life(&net, &settings(1), life(1, 8)).await;
+        connected(&two, ONE).await;
+    });
+}
+
+#[test]
 fn newer_connection_supersedes_and_the_older_ones_frames_are_dropped() {
     run(async {
         let net = Wires::default();

@@ -190,6 +190,7 @@ struct Kept {
     came: RefCell<Vec<(NodeId, Message)>>,
     met: RefCell<Vec<PeerIdentity>>,
     answers: OnceCell<BridgeHandle>,
+    later: Cell<Option<u64>>,
 }
 
 impl Memory {
@@ -203,6 +204,11 @@ impl Memory {
                 _ => None,
             });
         numbers.collect()
+    }
+
+    /// From now on a later life of every peer is known here.
+    pub(super) fn knows_later(&self, incarnation: u64) {
+        self.0.later.set(Some(incarnation));
     }
 
     /// Everybody met so far.
@@ -226,6 +232,10 @@ impl Inbound for Memory {
 
     fn met(&self, peer: PeerIdentity) {
         self.0.met.borrow_mut().push(peer);
+    }
+
+    fn later_life(&self, peer: PeerIdentity) -> Option<u64> {
+        self.0.later.get().filter(|later| *later > peer.incarnation)
     }
 }
 

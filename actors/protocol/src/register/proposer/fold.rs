@@ -17,6 +17,10 @@ pub(super) const FOLD_MAX: usize = 128;
 /// Bytes of commands folded into one round, after which no further request joins it.
 const FOLD_BYTES_MAX: usize = 256 * 1024;
 
+/// Results that one record may keep. So many are in flight on one key only while one operation is
+/// stuck and others overtake it; each of them makes every accept of the key larger.
+const RESULTS_MAX: usize = 4_096;
+
 /// A request with its outcome, to be told once the round has ended well.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Served {
@@ -60,6 +64,9 @@ impl Fold {
     /// Applies one request; afterwards [`Fold::changed`] tells whether the state moved.
     pub(super) fn serve(&mut self, waiting: &Waiting) -> Outcome {
         let request = &waiting.request;
+        if self.recent.len() >= RESULTS_MAX {
+            return Outcome::NotProposed(Reason::Overloaded);
+        }
         match self.recent.seen(request.op) {
             Seen::Applied(Some(reply)) => return Outcome::Done { reply, recorded: true },
             Seen::Applied(None) => return Outcome::ResultLost,
@@ -72,10 +79,13 @@ impl Fold {
         if let Some(next) = applied.next {
             self.datum = Some(next);
         }
-        if changes || (request.record && !read) {
+        // A command that was proposed here before may still be chosen from that round: its failure
+        // must be written, or the client is told of a failure and sees a success.
+        let record = !read && (request.record || waiting.proposed);
+        if changes || record {
             self.writes += 1;
         }
-        let recorded = !read && (changes || request.record);
+        let recorded = !read && (changes || record);
         if recorded {
             self.recent.note(request.op, request.done_below, &applied.reply);
         }

@@ -129,6 +129,9 @@ impl Proposer {
     pub fn request(&mut self, now: Now, request: Request, out: &mut Effects) {
         let deadline = now.mono + Duration::from_millis(u64::from(request.patience));
         let waiting = Waiting { request, deadline, proposed: false, changes: false };
+        if waiting.request.expires < now.wall {
+            return answer(&waiting, Outcome::NotProposed(Reason::Stale), out);
+        }
         if self.queue.len() >= QUEUE_MAX {
             return answer(&waiting, Outcome::NotProposed(Reason::Overloaded), out);
         }
@@ -245,9 +248,23 @@ impl Proposer {
         }
     }
 
+    /// A phase that can do no harm when it ends early is looked at again when the first of the
+    /// waiting requests runs out of patience; an accept is not given up for that.
     fn enter(&mut self, phase: Phase, until: Time) {
+        let batch = match &phase {
+            Phase::Accepting { .. } => None,
+            Phase::Querying { batch, .. } => Some(batch.as_slice()),
+            Phase::Idle | Phase::Beginning | Phase::Preparing { .. } | Phase::BackingOff => {
+                Some([].as_slice())
+            }
+        };
+        let patience = batch
+            .into_iter()
+            .flat_map(|batch| batch.iter().chain(&self.queue))
+            .map(|waiting| waiting.deadline)
+            .min();
+        self.until = patience.map_or(until, |patience| until.min(patience));
         self.phase = phase;
-        self.until = until;
     }
 
     fn tally(&self) -> Tally {

@@ -50,7 +50,19 @@ impl Tally {
         Tally { replicas, votes: BTreeSet::new(), against: BTreeSet::new() }
     }
 
-    /// How many more votes could come at most.
+    /// The last word of a replica counts: a refusal may belong to the round's first half.
+    fn vote(&mut self, from: NodeId) {
+        self.against.remove(&from);
+        self.votes.insert(from);
+    }
+
+    fn refuse(&mut self, from: NodeId) {
+        if !self.votes.contains(&from) {
+            self.against.insert(from);
+        }
+    }
+
+    /// How many votes there could be at most.
     fn possible(&self) -> usize {
         self.replicas - self.against.len()
     }
@@ -84,7 +96,7 @@ impl Proposer {
             return;
         }
         promises.insert(from, got.record);
-        tally.votes.insert(from);
+        tally.vote(from);
         if promises.len() >= self.config.read_quorum {
             self.own(now, out);
         }
@@ -156,7 +168,7 @@ impl Proposer {
         if record.stamp != stamp {
             return;
         }
-        tally.votes.insert(from);
+        tally.vote(from);
         if tally.votes.len() < self.config.write_quorum {
             return;
         }
@@ -200,7 +212,7 @@ impl Proposer {
         if *ask != got.ask {
             return;
         }
-        tally.votes.insert(from);
+        tally.vote(from);
         answers.insert(from, got.held.stamp());
         let stamp = got.held.stamp();
         let same = answers.values().filter(|held| **held == stamp).count();
@@ -277,21 +289,25 @@ impl Proposer {
     // --- refusals, silence ----------------------------------------------------------------------
 
     pub(super) fn refused(&mut self, now: Now, from: NodeId, got: &Refused, out: &mut Effects) {
+        let met = self.above;
         self.above = self.above.max(got.promised.round);
         if self.known.owned == Some(got.asked) && !matches!(self.phase, Phase::Accepting { .. }) {
             self.known.owned = None;
         }
         match &mut self.phase {
             Phase::Preparing { ballot, tally, .. } if *ballot == got.asked => {
-                tally.against.insert(from);
+                tally.refuse(from);
                 self.lost_vote(now, self.config.read_quorum, out);
             }
             Phase::Accepting { record, tally, lost, .. } if record.stamp.ballot == got.asked => {
-                tally.against.insert(from);
+                tally.refuse(from);
                 *lost = true;
                 self.lost_vote(now, self.config.write_quorum, out);
             }
-            Phase::Beginning if from == self.config.me => self.give_up(now, out),
+            // Only a fresh ballot is above all met; an older one's refusal comes late.
+            Phase::Beginning if from == self.config.me && got.asked.round > met => {
+                self.give_up(now, out);
+            }
             Phase::Preparing { .. }
             | Phase::Accepting { .. }
             | Phase::Beginning
@@ -305,32 +321,37 @@ impl Proposer {
         match (&mut self.phase, got.round) {
             (Phase::Beginning, Round::Begin) if from == self.config.me => self.give_up(now, out),
             (Phase::Preparing { ballot, tally, .. }, Round::Ballot(asked)) if *ballot == asked => {
-                tally.against.insert(from);
-                self.lost_vote(now, self.config.read_quorum, out);
+                tally.refuse(from);
+                self.judge_votes(now, self.config.read_quorum, out);
             }
             (Phase::Accepting { record, tally, .. }, Round::Ballot(asked))
                 if record.stamp.ballot == asked =>
             {
-                tally.against.insert(from);
-                self.lost_vote(now, self.config.write_quorum, out);
+                tally.refuse(from);
+                self.judge_votes(now, self.config.write_quorum, out);
             }
             (Phase::Querying { ask, tally, .. }, Round::Query(asked)) if *ask == asked => {
-                tally.against.insert(from);
+                tally.refuse(from);
                 self.judge_query(now, out);
             }
             _ => {}
         }
     }
 
-    /// A vote is lost: with a quorum out of reach the round ends now, else the rest gets a moment.
+    /// The ballot is refused, so it is probably lost: the others get a moment to contradict.
     fn lost_vote(&mut self, now: Now, quorum: usize, out: &mut Effects) {
+        self.until = self.until.min(now.mono + LAST_REPLICA_WAIT);
+        self.judge_votes(now, quorum, out);
+    }
+
+    /// A replica does not vote: with a quorum out of reach the round ends. Else the others keep
+    /// their full time, since now every one of them is needed.
+    fn judge_votes(&mut self, now: Now, quorum: usize, out: &mut Effects) {
         let (Phase::Preparing { tally, .. } | Phase::Accepting { tally, .. }) = &self.phase else {
             return;
         };
         if tally.possible() < quorum {
             self.give_up(now, out);
-        } else {
-            self.until = self.until.min(now.mono + LAST_REPLICA_WAIT);
         }
     }
 
