@@ -214,6 +214,16 @@ fn a_ballot_of_its_own_is_new_in_every_life() {
 }
 
 #[test]
+fn no_two_keys_share_a_round() {
+    let mut replica = Replica::voter();
+    let mut out = Effects::new();
+    replica.begin(4);
+    replica.acceptor.begin(&Key::from("y"), 0, None, &mut out);
+    let Message::Promise(promise) = answer(&out) else { panic!("{out:?}") };
+    assert_eq!(promise.ballot, ballot(6, ME));
+}
+
+#[test]
 fn a_ballot_of_its_own_is_above_what_it_promised_others() {
     let mut replica = Replica::voter();
     replica.prepare(ballot(40, A));

@@ -9,11 +9,14 @@ use simpledynamo_protocol::{
     record::{Key, Value},
     ring::{NodeId, Ring},
     routing::{Config, RETRY_PAUSE, Routing, Step, Verdict},
-    time::Time,
+    time::{Now, Time},
 };
 use std::time::Duration;
 
 const ME: NodeId = NodeId(5554);
+
+/// The router's wall clock, milliseconds.
+const WALL: u64 = 5_000;
 
 /// A router of the shipped ring with its clock.
 struct Router {
@@ -28,6 +31,7 @@ impl Router {
         let config = Config {
             request_timeout: Duration::from_millis(100),
             deadline: Duration::from_millis(1_000),
+            lifetime: Duration::from_millis(60_000),
         };
         let routing = Routing::new(ME, 7, ring, config);
         Router { routing, now: Time(0), suspected: Vec::new() }
@@ -40,7 +44,10 @@ impl Router {
     fn submit(&mut self, key: &str, command: Command) -> (OpId, Vec<Step>) {
         let mut out = Vec::new();
         let suspected = |node| self.suspected.contains(&node);
-        let op = self.routing.submit(self.now, Key::from(key), command, suspected, &mut out);
+        let op = {
+            let now = Now { mono: self.now, wall: WALL };
+            self.routing.submit(now, Key::from(key), command, suspected, &mut out)
+        };
         (op, out)
     }
 
@@ -94,7 +101,8 @@ fn the_first_coordinator_is_the_keys_owner() {
     let (op, steps) = Router::new().submit("x", Command::Get);
     let (to, request) = asked(&steps)[0].clone();
     assert_eq!(to, Router::replicas("x")[0]);
-    assert_eq!((request.op, request.attempt, request.patience), (op, 1, 1_000));
+    assert_eq!((request.op, request.attempt), (op, 1));
+    assert_eq!(request.expires, WALL + 60_000, "nobody applies it later");
     assert_eq!((op.router, op.incarnation), (ME, 7));
 }
 
@@ -108,17 +116,55 @@ fn a_suspected_coordinator_is_passed_over() {
 }
 
 #[test]
-fn every_replica_is_tried_before_one_is_tried_twice_suspected_or_not() {
+fn every_replica_is_tried_before_one_is_tried_twice() {
     let replicas = Router::replicas("x");
     let mut router = Router::new();
-    router.suspected = vec![replicas[1]];
     let (_, first) = router.submit("x", Command::Get);
-    let tried: Vec<_> = [0, 100, 200, 300]
-        .iter()
-        .flat_map(|at| if *at == 0 { asked(&first) } else { asked(&router.wake_at(*at)) })
-        .map(|(to, _)| to)
-        .collect();
-    assert_eq!(tried, [replicas[0], replicas[2], replicas[1], replicas[0]]);
+    let mut tried = asked(&first);
+    tried.extend([100, 200, 300].iter().flat_map(|at| asked(&router.wake_at(*at))));
+    let tried: Vec<_> = tried.into_iter().map(|(to, _)| to).collect();
+    assert_eq!(tried, [replicas[0], replicas[1], replicas[2], replicas[0]]);
+}
+
+#[test]
+fn a_suspected_replica_is_asked_only_while_all_are_suspected() {
+    let replicas = Router::replicas("x");
+    let mut router = Router::new();
+    router.suspected = vec![replicas[0], replicas[2]];
+    let (_, first) = router.submit("x", Command::Get);
+    assert_eq!(asked(&first)[0].0, replicas[1]);
+    assert_eq!(asked(&router.wake_at(100))[0].0, replicas[1]);
+    router.suspected = replicas.clone();
+    assert_eq!(asked(&router.wake_at(200))[0].0, replicas[0]);
+}
+
+#[test]
+fn the_time_to_the_next_attempt_doubles_with_each_time_round_the_replicas() {
+    let mut router = Router::new();
+    router.submit("x", Command::Get);
+    let mut times = Vec::new();
+    while let Some(at) = router.routing.next_wake() {
+        let steps = router.wake_at(at.0 / 1_000);
+        times.extend(asked(&steps).iter().map(|_| at.0 / 1_000));
+    }
+    assert_eq!(times, [100, 200, 300, 500, 700, 900]);
+}
+
+#[test]
+fn coordinators_give_up_before_the_router_does() {
+    let mut router = Router::new();
+    let (_, first) = router.submit("x", Command::Get);
+    assert_eq!(asked(&first)[0].1.patience, 900);
+    assert_eq!(asked(&router.wake_at(100))[0].1.patience, 810);
+    assert_eq!(asked(&router.wake_at(900))[0].1.patience, 75);
+}
+
+#[test]
+fn the_client_is_told_at_the_deadline_whatever_is_due_later() {
+    let mut router = Router::new();
+    router.submit("x", Command::Get);
+    router.wake_at(950);
+    assert_eq!(router.routing.next_wake(), Some(Time(1_000_000)));
 }
 
 #[test]
@@ -128,7 +174,7 @@ fn silence_is_reported_with_the_time_the_request_left() {
     let steps = router.wake_at(100);
     let node = Router::replicas("x")[0];
     assert_eq!(steps[0], Step::TimedOut { node, sent: Time(0) });
-    assert_eq!(asked(&steps)[0].1.patience, 900, "of the deadline, not a new one");
+    assert_eq!(asked(&steps).len(), 1);
 }
 
 #[test]

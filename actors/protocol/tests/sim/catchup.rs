@@ -52,9 +52,13 @@ impl Node {
         others.map(|to| (to, Fetch { ask, keys: vec![key.clone()] })).collect()
     }
 
-    /// The key to compare next: a learner's are those that it misses.
-    pub fn to_compare(&self, any: &Key) -> Key {
-        self.sync.missing.first().unwrap_or(any).clone()
+    /// The keys to compare next: a learner's are all those that it misses.
+    pub fn to_compare(&self, any: &Key) -> Vec<Key> {
+        if self.acceptor.standing() == Standing::Learner {
+            self.sync.missing.iter().cloned().collect()
+        } else {
+            vec![any.clone()]
+        }
     }
 
     pub(super) fn compared(&mut self, from: NodeId, got: Records, step: &mut Around<'_>) {

@@ -271,7 +271,14 @@ impl World {
                 if !node.up || life.is_some_and(|life| life != node.life) {
                     return Ok(());
                 }
-                self.with(to, |node, around| node.deliver(from, message, around))
+                let standing = node.acceptor.standing();
+                self.with(to, |node, around| node.deliver(from, message, around))?;
+                // A learner loses no time.
+                let now = self.nodes[&to].acceptor.standing();
+                if now == Standing::Learner && standing != now {
+                    self.compare_some(to);
+                }
+                Ok(())
             }
             Event::Sync { node, life } => {
                 if self.nodes[&node].life != life || !self.nodes[&node].up {
@@ -322,11 +329,16 @@ impl World {
         })?;
         let learner = self.nodes[&id].acceptor.standing() == Standing::Learner;
         if learner || self.rng.chance(self.chaos.compare) {
-            let any = self.rng.pick(&self.keys).clone();
-            let key = self.nodes[&id].to_compare(&any);
-            self.compare(id, &key);
+            self.compare_some(id);
         }
         Ok(())
+    }
+
+    fn compare_some(&mut self, id: NodeId) {
+        let any = self.rng.pick(&self.keys).clone();
+        for key in self.nodes[&id].to_compare(&any) {
+            self.compare(id, &key);
+        }
     }
 
     /// Two questions at two times.
