@@ -10,6 +10,7 @@
 
 use super::{
     disk::Origin,
+    invariants::Fact,
     mutant::Mutant,
     node::{Around, Node, Out},
 };
@@ -37,6 +38,15 @@ pub struct Sync {
 struct Compare {
     key: Key,
     seen: BTreeMap<NodeId, Option<Record>>,
+}
+
+impl Sync {
+    /// What a peer showed in a life that is over proves nothing.
+    pub fn forget(&mut self, peer: NodeId) {
+        for compare in self.compares.values_mut() {
+            compare.seen.remove(&peer);
+        }
+    }
 }
 
 impl Node {
@@ -124,6 +134,7 @@ impl Node {
         let ceiling = self.sync.welcomes.values().copied().max().unwrap_or(0);
         let mut effects = Effects::new();
         self.acceptor.learn(ceiling, &mut effects);
+        step.facts.push(Fact::Learns { at: self.id });
         self.replicate(effects, Origin::Accepted, step);
         if self.tamper.is(Mutant::LearnerVotes) {
             self.sync.missing.clear();
