@@ -7,13 +7,13 @@
 //! ordered by deadline, those of the coordinators.
 
 use crate::{
-    coordinator::{Coordinator, Retire, Take, Wake, Ways},
+    coordinator::{Coordinator, Forget, Retire, Take, Wake, Ways},
     detector::{Detector, Heard, StandingChanged, TimedOut},
     known::KnownCache,
     messages::{Completed, Execute, Phase, Standing, Verdict},
     settings::Settings,
 };
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
 use simpledynamo_protocol::{
     message::{self, Answer, Ask, Outcome, Reason, Request},
     recent::OpId,
@@ -461,6 +461,25 @@ impl Handler<Restarted> for Router {
         self.routing.restarted(self.ways.clock.mono(), node);
         self.decide(|routing, now, doubtful, out| routing.wake(now.mono, doubtful, out));
         self.carry_out(ctx);
+    }
+}
+
+impl Handler<Forget> for Router {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, forget: Forget, _: &mut Context<Self>) -> Self::Result {
+        let mut told = Vec::new();
+        for entry in self.coordinators.values_mut() {
+            let (Entry::Alive { addr, .. } | Entry::Retiring { addr, .. }) = entry;
+            told.push(addr.send(forget));
+            if let Entry::Retiring { held, .. } = entry {
+                held.retain(|take| take.from != forget.0);
+            }
+        }
+        Box::pin(async move {
+            // Err: that coordinator has ended, and its rounds with it.
+            let _ = futures::future::join_all(told).await;
+        })
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `duplicate [from=N] [to=N] [name=NAME]` | a second copy comes later |
 //! | `wake NODE` | the coordinator's time-out comes, or the end of its pause |
 //! | `crash NODE`, `restart NODE` | memory is lost, what was stored is not |
-//! | `wipe NODE` | comes back with an empty store, as a learner |
+//! | `wipe NODE` | comes back with an empty store, as a learner that all others have welcomed |
 //! | `vote NODE` | the learner has caught up |
 //! | `install FROM NODE KEY`, `collect NODE KEY` | anti-entropy brings a record; drops a tombstone |
 //! | `clock MS` | the wall clocks show this from now on |
@@ -276,6 +276,12 @@ impl Cluster {
     fn restart(&mut self, id: NodeId, wiped: bool) -> Result<(), Failure> {
         let ceilings = self.nodes.values().filter(|node| node.id != id);
         let peers_ceiling = ceilings.map(|node| node.acceptor.ceiling()).max().unwrap_or(0);
+        if wiped {
+            // What it said in its former life counts no more, nor does what is still under way.
+            let proposers = self.nodes.values_mut().flat_map(|node| node.proposers.values_mut());
+            proposers.for_each(|proposer| proposer.forget(id));
+            self.wire.retain(|envelope| envelope.from != id);
+        }
         let node = self.nodes.get_mut(&id).ok_or("no such node")?;
         node.up = true;
         node.lives += 1;

@@ -49,15 +49,20 @@ fn run(seed: u64) -> Ended {
 }
 
 fn run_all(seeds: impl Iterator<Item = u64>) {
-    let (mut steps, mut operations, mut chosen, mut unknown) = (0, 0, 0, 0);
+    let (mut steps, mut operations, mut chosen, mut unknown, mut undecided) = (0, 0, 0, 0, 0);
     for seed in seeds {
         let ended = run(seed);
         steps += ended.steps;
         operations += ended.history.operations.len();
         unknown += ended.history.outcomes().2;
         chosen += ended.chosen;
+        undecided += ended.undecided;
     }
-    println!("{operations} operations ({unknown} unknown), {chosen} states chosen, {steps} steps");
+    println!(
+        "{operations} operations ({unknown} unknown), {chosen} states chosen, {undecided} keys \
+         undecided, {steps} steps"
+    );
+    assert!(undecided * 10_000 <= operations, "too much is left undecided");
 }
 
 #[test]
@@ -137,6 +142,7 @@ controls! {
     control_installing_whatever_is_larger: InstallLarger,
     control_a_failed_condition_of_a_retry_unrecorded: FailureUnrecorded,
     control_a_learner_votes_at_once: LearnerVotes,
+    control_votes_of_a_life_before_the_store_was_lost: FormerLifeVotes,
     control_unknown_told_as_not_applied: UnknownToldAsNotApplied,
 }
 

@@ -227,6 +227,18 @@ impl CatchUp {
         }
     }
 
+    /// To be called when `peer` is found to have lost its store, before it is welcomed: its rows
+    /// prove no vote any more. The range under way is looked at again in another pass.
+    pub fn forget(&mut self, now: Time, peer: NodeId, out: &mut Vec<Step>) {
+        let concerned = self
+            .ranges
+            .front()
+            .is_some_and(|range| self.ring.preference_list(*range).contains(&peer));
+        if concerned {
+            self.give_up_range(now, out);
+        }
+    }
+
     /// A repair has ended.
     pub fn repaired(&mut self, now: Time, key: &Key, ok: bool, out: &mut Vec<Step>) {
         if !self.repairing.remove(key) {

@@ -10,6 +10,7 @@
 
 use super::{
     disk::Origin,
+    invariants::Fact,
     mutant::Mutant,
     node::{Around, Node, Out},
 };
@@ -39,6 +40,15 @@ struct Compare {
     seen: BTreeMap<NodeId, Option<Record>>,
 }
 
+impl Sync {
+    /// What a peer showed in a life that is over proves nothing.
+    pub fn forget(&mut self, peer: NodeId) {
+        for compare in self.compares.values_mut() {
+            compare.seen.remove(&peer);
+        }
+    }
+}
+
 impl Node {
     /// Starts to compare a key with both other replicas: two questions, to be sent at two times.
     pub fn compare(&mut self, key: &Key) -> Vec<(NodeId, Fetch)> {
@@ -52,9 +62,13 @@ impl Node {
         others.map(|to| (to, Fetch { ask, keys: vec![key.clone()] })).collect()
     }
 
-    /// The key to compare next: a learner's are those that it misses.
-    pub fn to_compare(&self, any: &Key) -> Key {
-        self.sync.missing.first().unwrap_or(any).clone()
+    /// The keys to compare next: a learner's are all those that it misses.
+    pub fn to_compare(&self, any: &Key) -> Vec<Key> {
+        if self.acceptor.standing() == Standing::Learner {
+            self.sync.missing.iter().cloned().collect()
+        } else {
+            vec![any.clone()]
+        }
     }
 
     pub(super) fn compared(&mut self, from: NodeId, got: Records, step: &mut Around<'_>) {
@@ -120,6 +134,7 @@ impl Node {
         let ceiling = self.sync.welcomes.values().copied().max().unwrap_or(0);
         let mut effects = Effects::new();
         self.acceptor.learn(ceiling, &mut effects);
+        step.facts.push(Fact::Learns { at: self.id });
         self.replicate(effects, Origin::Accepted, step);
         if self.tamper.is(Mutant::LearnerVotes) {
             self.sync.missing.clear();

@@ -59,7 +59,9 @@ impl Chaos {
             drop_idle: some(&[0, 100, 900]),
             single: some(&[0, 0, 0, 1]) == 1,
         };
-        if chaos.single {
+        if some(&[0, 0, 0, 0, 0, 1]) == 1 {
+            chaos.hasty()
+        } else if chaos.single {
             Chaos {
                 loss: 0,
                 slow: 0,
@@ -70,6 +72,27 @@ impl Chaos {
             }
         } else {
             chaos
+        }
+    }
+
+    /// Stores are lost and learned again while messages of the former life are under way, slow disks
+    /// hold others up, and nothing is so quick as a learner.
+    pub fn hasty(self) -> Chaos {
+        Chaos {
+            nodes: 3,
+            operations: 20,
+            think: 5_000,
+            loss: 10,
+            delay: 300,
+            slow: 200,
+            slow_delay: 150_000,
+            stall: 200,
+            fault_every: Some(30_000),
+            weights: [1, 1, 2, 4],
+            fault_lasts: 5_000,
+            compare: 700,
+            single: false,
+            ..self
         }
     }
 }

@@ -33,6 +33,8 @@ pub enum Mutant {
     FailureUnrecorded,
     /// A node that lost its store votes as soon as it is back.
     LearnerVotes,
+    /// What a node said before it lost its store is still counted when it is back.
+    FormerLifeVotes,
     /// A router that cannot tell says that nothing was applied.
     UnknownToldAsNotApplied,
 }

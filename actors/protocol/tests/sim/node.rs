@@ -65,6 +65,8 @@ pub struct Node {
     pub(super) acceptor: Acceptor,
     pub(super) routing: Routing,
     suspicion: Suspicion,
+    /// Of peers that have lost their store: since which life.
+    lives: BTreeMap<NodeId, u64>,
     proposers: BTreeMap<Key, Proposer>,
     known: BTreeMap<Key, Known>,
     askers: u64,
@@ -82,6 +84,7 @@ impl Node {
             disk: Disk::default(),
             tamper: Tamper::new(mutant),
             suspicion: Suspicion::default(),
+            lives: BTreeMap::new(),
             proposers: BTreeMap::new(),
             known: BTreeMap::new(),
             askers: 0,
@@ -145,8 +148,12 @@ impl Node {
         op
     }
 
-    /// Takes a message.
-    pub fn deliver(&mut self, from: NodeId, message: Message, step: &mut Around<'_>) {
+    /// Takes a message that was sent in that life of its sender.
+    pub fn deliver(&mut self, from: NodeId, sent_in: u64, message: Message, step: &mut Around<'_>) {
+        if self.lives.get(&from).is_some_and(|life| sent_in < *life) {
+            // A frame of a former connection.
+            return;
+        }
         if from != self.id {
             self.suspicion.heard(step.now.mono, from);
         }
@@ -187,6 +194,7 @@ impl Node {
             Message::Fetch(ask) => self.fetched(from, &ask, step),
             Message::Records(records) => self.compared(from, records, step),
             Message::Greet(greet) => {
+                self.forget_life_before(from, greet.store);
                 let welcome = Welcome {
                     store: greet.store,
                     known_store: 0,
@@ -205,6 +213,17 @@ impl Node {
             | Message::Collect(_) => {}
         }
         self.replicate(effects, Origin::Accepted, step);
+    }
+
+    /// A peer comes back without its store: nothing that it said before counts from now on.
+    fn forget_life_before(&mut self, peer: NodeId, life: u64) {
+        if self.tamper.is(Mutant::FormerLifeVotes) || self.lives.insert(peer, life) == Some(life) {
+            return;
+        }
+        for proposer in self.proposers.values_mut() {
+            proposer.forget(peer);
+        }
+        self.sync.forget(peer);
     }
 
     /// A voter answers what is durable here and now, past all writes under way.

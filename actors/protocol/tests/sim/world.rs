@@ -38,6 +38,8 @@ pub(super) enum Event {
     /// A message arrives; a local one only in the life it was sent in.
     Deliver {
         life: Option<u64>,
+        /// The sender's life.
+        sent_in: u64,
         envelope: Envelope,
     },
     /// The disk has synced something.
@@ -102,12 +104,18 @@ pub struct Ended {
     pub history: History,
     pub steps: u64,
     pub chosen: usize,
+    /// Keys with too many unknown writes to tell.
+    pub undecided: usize,
 }
 
 impl World {
     pub fn new(seed: u64, mutant: Option<Mutant>) -> World {
         let mut rng = Rng::new(seed);
-        let chaos = Chaos::draw(&mut rng);
+        let mut chaos = Chaos::draw(&mut rng);
+        if mutant == Some(Mutant::FormerLifeVotes) {
+            // Only there is it likely enough.
+            chaos = chaos.hasty();
+        }
         let ids = [5554, 5556, 5558, 5560, 5562].into_iter().take(chaos.nodes).map(NodeId);
         let keys: Vec<Key> = ["n", "x", "y", "t"].into_iter().map(Key::from).collect();
         let setup = Setup {
@@ -191,9 +199,9 @@ impl World {
             }
             self.compare_all()?;
         }
-        self.clients.judge()?;
+        let undecided = self.clients.judge()?;
         let chosen = self.invariants.chosen_states();
-        Ok(Ended { history: self.clients.history(), steps: self.steps, chosen })
+        Ok(Ended { history: self.clients.history(), steps: self.steps, chosen, undecided })
     }
 
     /// Two replicas of a key that do not hold the same.
@@ -266,12 +274,19 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
         match event {
-            Event::Deliver { life, envelope: Envelope { from, to, message } } => {
+            Event::Deliver { life, sent_in, envelope: Envelope { from, to, message } } => {
                 let node = &self.nodes[&to];
                 if !node.up || life.is_some_and(|life| life != node.life) {
                     return Ok(());
                 }
-                self.with(to, |node, around| node.deliver(from, message, around))
+                let standing = node.acceptor.standing();
+                self.with(to, |node, around| node.deliver(from, sent_in, message, around))?;
+                // A learner loses no time.
+                let now = self.nodes[&to].acceptor.standing();
+                if now == Standing::Learner && standing != now {
+                    self.compare_some(to);
+                }
+                Ok(())
             }
             Event::Sync { node, life } => {
                 if self.nodes[&node].life != life || !self.nodes[&node].up {
@@ -322,11 +337,16 @@ impl World {
         })?;
         let learner = self.nodes[&id].acceptor.standing() == Standing::Learner;
         if learner || self.rng.chance(self.chaos.compare) {
-            let any = self.rng.pick(&self.keys).clone();
-            let key = self.nodes[&id].to_compare(&any);
-            self.compare(id, &key);
+            self.compare_some(id);
         }
         Ok(())
+    }
+
+    fn compare_some(&mut self, id: NodeId) {
+        let any = self.rng.pick(&self.keys).clone();
+        for key in self.nodes[&id].to_compare(&any) {
+            self.compare(id, &key);
+        }
     }
 
     /// Two questions at two times.
@@ -405,10 +425,11 @@ impl World {
     /// Sends a message on its way, after `later`.
     fn transmit(&mut self, envelope: Envelope, later: u64) {
         let Envelope { from, to, .. } = envelope;
+        let sent_in = self.nodes[&from].life;
         if from == to {
             let life = Some(self.nodes[&to].life);
             let after = self.rng.between(1, 60);
-            return self.after(after, Event::Deliver { life, envelope });
+            return self.after(after, Event::Deliver { life, sent_in, envelope });
         }
         let calm = self.healed;
         let cut = !calm && self.cut.contains(&(from, to));
@@ -423,7 +444,7 @@ impl World {
             if !calm && (cut || self.rng.chance(self.chaos.slow)) {
                 after += self.rng.below(self.chaos.slow_delay);
             }
-            self.after(after, Event::Deliver { life: None, envelope: envelope.clone() });
+            self.after(after, Event::Deliver { life: None, sent_in, envelope: envelope.clone() });
         }
     }
 

@@ -167,6 +167,16 @@ impl Proposer {
         }
     }
 
+    /// To be called when `node` is found to have lost its store, **before it is welcomed**, and
+    /// nothing it said before may be handed in afterwards. The rounds under way no longer count it.
+    ///
+    /// Why: it learns from the two others what was chosen with the votes it has forgotten. A vote of
+    /// its former life that is still counted after they have answered could choose something that
+    /// neither of them showed it.
+    pub fn forget(&mut self, node: NodeId) {
+        self.forget_votes(node);
+    }
+
     /// To be called at or after [`Proposer::next_wake`]; calling it at other times does no harm.
     pub fn wake(&mut self, now: Now, out: &mut Effects) {
         if matches!(self.phase, Phase::Idle) || now.mono < self.until {

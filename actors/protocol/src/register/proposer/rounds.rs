@@ -62,6 +62,12 @@ impl Tally {
         }
     }
 
+    /// As if it had not answered.
+    fn forget(&mut self, from: NodeId) {
+        self.votes.remove(&from);
+        self.against.remove(&from);
+    }
+
     /// How many votes there could be at most.
     fn possible(&self) -> usize {
         self.replicas - self.against.len()
@@ -393,6 +399,23 @@ impl Proposer {
             | Phase::Preparing { .. }
             | Phase::Accepting { .. }
             | Phase::Querying { .. } => self.give_up(now, out),
+        }
+    }
+
+    /// `from` has lost its store: what it said in its former life is no vote any more. Promises too
+    /// are taken back, though its floor would keep them.
+    pub(super) fn forget_votes(&mut self, from: NodeId) {
+        match &mut self.phase {
+            Phase::Preparing { promises, tally, .. } => {
+                promises.remove(&from);
+                tally.forget(from);
+            }
+            Phase::Accepting { tally, .. } => tally.forget(from),
+            Phase::Querying { answers, tally, .. } => {
+                answers.remove(&from);
+                tally.forget(from);
+            }
+            Phase::Idle | Phase::Beginning | Phase::BackingOff => {}
         }
     }
 

@@ -35,6 +35,7 @@ impl Ballots {
                 self.begun.retain(|ballot| ballot.node != *at || shared.contains(ballot));
             }
             Fact::Asked { .. }
+            | Fact::Learns { .. }
             | Fact::Accepted { .. }
             | Fact::Installed { .. }
             | Fact::Told { .. }

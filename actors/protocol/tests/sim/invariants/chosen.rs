@@ -36,8 +36,8 @@ impl Chosen {
                     return Ok(Some((key.clone(), record.clone())));
                 }
             }
-            Fact::Wiped { at } => {
-                // Votes that are gone can only count where somebody has counted them already.
+            Fact::Learns { at } => {
+                // Votes that are gone count only where they were counted before.
                 for voters in self.accepted.values_mut().filter(|voters| voters.len() < MAJORITY) {
                     voters.remove(at);
                 }
@@ -46,7 +46,8 @@ impl Chosen {
             | Fact::Proposed { .. }
             | Fact::Installed { .. }
             | Fact::Told { .. }
-            | Fact::Stands { .. } => {}
+            | Fact::Stands { .. }
+            | Fact::Wiped { .. } => {}
         }
         Ok(None)
     }

@@ -34,6 +34,8 @@ pub enum Fact {
     Stands { at: NodeId, key: Key, promise: Ballot },
     /// A node lost everything it had stored.
     Wiped { at: NodeId },
+    /// It has been welcomed by all others: no vote of its former life may be counted any more.
+    Learns { at: NodeId },
 }
 
 /// A rule that was broken.

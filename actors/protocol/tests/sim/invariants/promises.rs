@@ -37,6 +37,7 @@ impl Promises {
                 self.told.extend(others.map(|(key, ballot)| (key.clone(), *ballot)));
             }
             Fact::Asked { .. }
+            | Fact::Learns { .. }
             | Fact::Began { .. }
             | Fact::Proposed { .. }
             | Fact::Accepted { .. }
