@@ -138,7 +138,9 @@ impl Sync {
                     self.copied += 1;
                     self.ways.replica.do_send(Install { key, record });
                 }
-                catchup::Step::Repair { key } => self.read(key, Some(ctx.address())),
+                catchup::Step::Repair { key } => {
+                    self.execute(key, Command::Rewrite, Some(ctx.address()));
+                }
                 catchup::Step::Level { copied, repaired } => self.levelled(copied, repaired),
             }
         }
@@ -166,10 +168,10 @@ impl Sync {
         self.ways.membership.do_send(Progress { level, copied });
     }
 
-    /// Reads a key through its coordinator, which repairs it, or deletes it where it has expired.
-    fn read(&self, key: Key, back: Option<Addr<Sync>>) {
+    /// Has a key's coordinator do this; the end comes back as [`Repaired`] where it is wanted.
+    fn execute(&self, key: Key, command: Command, back: Option<Addr<Sync>>) {
         let (reply, end) = oneshot::channel();
-        let execute = Execute { key: key.clone(), command: Command::Exists, reply };
+        let execute = Execute { key: key.clone(), command, reply };
         self.ways.router.do_send(execute);
         let Some(back) = back else { return };
         actix::spawn(async move {
@@ -212,7 +214,8 @@ impl Sync {
         for step in steps {
             match step {
                 sweep::Step::Send { to, message } => self.send(to, message),
-                sweep::Step::Expire { key } => self.read(key, None),
+                // A read that finds the value expired writes the tombstone.
+                sweep::Step::Expire { key } => self.execute(key, Command::Exists, None),
             }
         }
     }

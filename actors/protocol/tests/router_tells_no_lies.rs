@@ -13,7 +13,8 @@ use simpledynamo_protocol::{
 };
 use std::time::Duration;
 
-const ME: NodeId = NodeId(5554);
+/// No replica of `x`.
+const ME: NodeId = NodeId(5560);
 
 /// The router's wall clock, milliseconds.
 const WALL: u64 = 5_000;
@@ -312,7 +313,38 @@ fn time_that_this_node_stood_still_is_given_back() {
     router.submit("x", Command::Get);
     router.now = Time(5_000_000);
     router.routing.stood_still(Duration::from_millis(4_900));
-    assert!(router.wake_at(5_000).is_empty(), "nobody is blamed, nothing is given up");
-    assert_eq!(asked(&router.wake_at(5_100)).len(), 1);
+    assert!(router.wake_at(4_999).is_empty(), "nobody is blamed, nothing is given up");
+    assert_eq!(asked(&router.wake_at(5_000)).len(), 1);
     assert_eq!(verdict(&router.wake_at(5_900)), Some(Verdict::NotApplied(Reason::NoQuorum)));
+}
+
+#[test]
+fn a_coordinator_that_answers_others_is_slow_and_keeps_its_request_for_a_while() {
+    let mut router = Router::new();
+    let owner = Router::replicas("x")[0];
+    router.submit("x", Command::Get);
+    router.routing.heard(Time(50_000), owner);
+    assert!(router.wake_at(100).is_empty(), "it answers: it is not blamed and not robbed");
+    router.routing.heard(Time(190_000), owner);
+    assert!(router.wake_at(200).is_empty());
+    router.routing.heard(Time(290_000), owner);
+    let steps = router.wake_at(300);
+    assert_eq!(asked(&steps).len(), 1, "this very request may be lost: {steps:?}");
+}
+
+#[test]
+fn a_coordinator_that_fell_silent_is_left_after_one_time_out() {
+    let mut router = Router::new();
+    router.routing.heard(Time(0), Router::replicas("x")[0]);
+    router.submit("x", Command::Get);
+    assert_eq!(asked(&router.wake_at(100)).len(), 1);
+}
+
+#[test]
+fn what_a_restarted_node_was_asked_is_asked_again_at_once() {
+    let mut router = Router::new();
+    let owner = Router::replicas("x")[0];
+    router.submit("x", Command::Get);
+    router.routing.restarted(Time(10_000), owner);
+    assert_eq!(asked(&router.wake_at(10)).len(), 1);
 }

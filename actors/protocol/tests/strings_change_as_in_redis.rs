@@ -199,3 +199,11 @@ fn values_are_bytes_of_any_kind() {
     assert_eq!(run(part, Some(&old)).0, Reply::Bulk(Value::from(vec![254, 255, 0, 1])));
     assert_eq!(run(Command::GetDel, Some(&old)), (Reply::Bulk(Value::from(bytes)), DELETED));
 }
+
+#[test]
+fn rewrite_writes_what_is_there_and_changes_nothing_of_it() {
+    let held = until("v", NOW + 1);
+    assert_eq!(run(Command::Rewrite, Some(&held)), (Reply::Ok, Some(held.clone())));
+    let gone = Datum::Tombstone { at: NOW };
+    assert_eq!(run(Command::Rewrite, None), (Reply::Ok, Some(gone)));
+}

@@ -147,6 +147,7 @@ pub(super) fn has_time(command: &Command) -> bool {
         | Command::GetRange { .. }
         | Command::SetRange { .. }
         | Command::Persist
-        | Command::Type => false,
+        | Command::Type
+        | Command::Rewrite => false,
     }
 }

@@ -83,6 +83,14 @@ fn dispatch(command: &Command, live: Option<Live<'_>>, context: Context) -> Appl
             let name = if live.is_some() { "string" } else { "none" };
             unchanged(Reply::Status(name.to_owned()))
         }
+        Command::Rewrite => Applied { next: Some(as_it_is(live, wall)), reply: Reply::Ok },
+    }
+}
+
+fn as_it_is(live: Option<Live<'_>>, wall: WallMillis) -> Datum {
+    match live {
+        Some(Live { value, expires_at }) => Datum::Live { value: value.clone(), expires_at },
+        None => Datum::Tombstone { at: wall },
     }
 }
 

@@ -133,6 +133,10 @@ pub enum Command {
     Ttl(TtlUnit),
     /// `string` or `none`.
     Type,
+    /// Not a client's: writes the key's content again as it is, so that all replicas take it. A
+    /// replica may hold the rest of a write that failed, above what is chosen; only a write under a
+    /// later ballot mends that, a read that finds the other two agreed does not. `OK`.
+    Rewrite,
 }
 
 impl Command {
@@ -157,7 +161,8 @@ impl Command {
             | Command::Append(_)
             | Command::SetRange { .. }
             | Command::ExpireAt { .. }
-            | Command::Persist => false,
+            | Command::Persist
+            | Command::Rewrite => false,
         }
     }
 
@@ -182,6 +187,7 @@ impl Command {
             Command::Persist => "PERSIST",
             Command::Ttl(_) => "PTTL",
             Command::Type => "TYPE",
+            Command::Rewrite => "REWRITE",
         }
     }
 
@@ -208,7 +214,8 @@ impl Command {
             | Command::ExpireAt { .. }
             | Command::Persist
             | Command::Ttl(_)
-            | Command::Type => 0,
+            | Command::Type
+            | Command::Rewrite => 0,
         }
     }
 }

@@ -6,8 +6,9 @@
 //! - Both others hold the same stamp: that state is **chosen**. If it is newer than the own, it is
 //!   copied, whatever is promised ([`super::acceptor::Acceptor::install`]).
 //! - The others differ, and the own record is behind one of them: nobody can tell from stamps alone
-//!   whether the newest is chosen. The key is *repaired*: read through its coordinator, which writes
-//!   back what it returns.
+//!   whether the newest is chosen. The key is *repaired*: its coordinator writes what is the state
+//!   once more. A read would not do: where the other two agree it leaves the third, which may hold
+//!   the rest of a failed write, as it is, and the pass would never end.
 //!
 //! Copying whatever is larger, without asking whether it is chosen, loses reads: C promises ballot 9
 //! to X, then copies (7, v6), which only B holds. A reader finds B and C agreed on v6 and returns it;
@@ -64,7 +65,8 @@ pub enum Step {
         /// The record.
         record: Record,
     },
-    /// Read this key through its coordinator, then call [`CatchUp::repaired`].
+    /// Have this key's coordinator write its content again
+    /// ([`Command::Rewrite`](crate::command::Command::Rewrite)), then call [`CatchUp::repaired`].
     Repair {
         /// Which.
         key: Key,
