@@ -41,6 +41,11 @@ pub struct Wake;
 #[rtype(result = "()")]
 pub struct Retire;
 
+/// Router → coordinator: this node has lost its store; what it said before is no vote any more.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Forget(pub NodeId);
+
 /// To whom a coordinator speaks.
 #[derive(Clone)]
 pub struct Ways {
@@ -122,6 +127,16 @@ impl Handler<Wake> for Coordinator {
         if let Some(proposer) = &mut self.proposer {
             proposer.wake(self.ways.clock.now(), &mut self.effects);
             self.carry_out();
+        }
+    }
+}
+
+impl Handler<Forget> for Coordinator {
+    type Result = ();
+
+    fn handle(&mut self, Forget(node): Forget, _: &mut Context<Self>) {
+        if let Some(proposer) = &mut self.proposer {
+            proposer.forget(node);
         }
     }
 }

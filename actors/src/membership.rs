@@ -13,11 +13,12 @@
 
 use crate::{
     bridge::{BridgeHandle, PeerIdentity},
+    coordinator::Forget,
     detector::StandingChanged,
     messages::{AskStatus, AskTable, Member, Phase, Standing, Status, Table},
     node::Fatal,
     replica::{Part, Replica, Shared},
-    router::{AskFigures, Enter, Router},
+    router::{AskFigures, Enter, Restarted, Router},
     settings::Settings,
     storage::{Identity, KnownPeer},
     sync::{StartPass, Sync},
@@ -201,13 +202,20 @@ impl Membership {
         if let Err(error) = self.remember(from, known) {
             return self.fatal.store(&error);
         }
-        let welcome = Welcome {
-            store: greet.store,
-            known_store: known.store,
-            incarnation: known.incarnation,
-            ceiling: self.ways.shared.ceiling.load(Ordering::SeqCst),
-        };
-        self.ways.bridge.send(from, &welcome.into());
+        let (store, known_store, incarnation) = (greet.store, known.store, known.incarnation);
+        let (router, sync) = (self.ways.router.clone(), self.ways.sync.clone());
+        let (shared, bridge) = (self.ways.shared.clone(), self.ways.bridge.clone());
+        // Before it is welcomed, nothing here may still count a vote of its former life: it is
+        // about to learn from the others what was chosen with votes that it has forgotten.
+        actix::spawn(async move {
+            let forgotten = (router.send(Forget(from)).await, sync.send(Forget(from)).await);
+            // Err: this node is stopping; another welcome would come too early.
+            if let (Ok(()), Ok(())) = forgotten {
+                let ceiling = shared.ceiling.load(Ordering::SeqCst);
+                let welcome = Welcome { store, known_store, incarnation, ceiling };
+                bridge.send(from, &welcome.into());
+            }
+        });
     }
 
     /// Durable before anyone is told; nothing is written where nothing changes.
@@ -249,7 +257,10 @@ impl Handler<Met> for Membership {
     type Result = ();
 
     fn handle(&mut self, Met(peer): Met, _: &mut Context<Self>) {
-        self.met.insert(peer.id, peer);
+        let before = self.met.insert(peer.id, peer);
+        if before.is_some_and(|before| before.incarnation != peer.incarnation) {
+            self.ways.router.do_send(Restarted(peer.id));
+        }
         // The store stays the first one; of the lives the latest counts, and an older one that comes
         // back with an older data directory is refused from then on.
         let known = self.identity().peers().get(&peer.id).copied();

@@ -7,13 +7,13 @@
 //! ordered by deadline, those of the coordinators.
 
 use crate::{
-    coordinator::{Coordinator, Retire, Take, Wake, Ways},
+    coordinator::{Coordinator, Forget, Retire, Take, Wake, Ways},
     detector::{Detector, Heard, StandingChanged, TimedOut},
     known::KnownCache,
     messages::{Completed, Execute, Phase, Standing, Verdict},
     settings::Settings,
 };
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
 use simpledynamo_protocol::{
     message::{self, Answer, Ask, Outcome, Reason, Request},
     recent::OpId,
@@ -24,7 +24,7 @@ use simpledynamo_protocol::{
     time::{Now, Time},
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -32,11 +32,17 @@ use tokio::sync::oneshot;
 /// How often time-outs are looked for. A retry is late by half of it on average.
 const TICK: Duration = Duration::from_millis(5);
 
-/// A tick later than this by so much means that this process was stopped or starved.
-const STOOD_STILL: Duration = Duration::from_millis(250);
+/// A tick later than this means that this process was stopped, or starved: mailboxes are drained
+/// before timers run, so a flood of messages does it too.
+const STOOD_STILL: Duration = Duration::from_millis(25);
 
 /// A coordinator that was not used for this long, to twice this long, is ended: it pins its value.
 const IDLE_FOR: Duration = Duration::from_secs(5);
+
+/// A round is given up after so many request time-outs. It ends early with any two of three replicas,
+/// so only an overload or a double failure makes it wait; under an overload giving up the round
+/// would only add another.
+const ROUND: u32 = 5;
 
 /// The first asker number of coordinators; smaller ones name the node's other askers.
 const FIRST_COORDINATOR: u64 = 16;
@@ -76,6 +82,11 @@ pub struct Retired {
 #[rtype(result = "()")]
 pub struct Enter(pub Phase);
 
+/// Membership → router: this peer was started anew, what its former life was asked is lost.
+#[derive(Message, Clone, Copy, Debug)]
+#[rtype(result = "()")]
+pub struct Restarted(pub NodeId);
+
 /// Membership → router: the figures.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "Figures")]
@@ -114,7 +125,6 @@ pub struct Router {
     steps: Vec<Step>,
     clients: HashMap<u64, oneshot::Sender<Completed>>,
     suspected: BTreeSet<NodeId>,
-    heard: BTreeMap<NodeId, Time>,
     ways: Ways,
     detector: Addr<Detector>,
     coordinators: HashMap<Key, Entry>,
@@ -150,7 +160,6 @@ impl Router {
             steps: Vec::new(),
             clients: HashMap::new(),
             suspected: BTreeSet::new(),
-            heard: BTreeMap::new(),
             ways,
             detector,
             coordinators: HashMap::new(),
@@ -187,7 +196,7 @@ impl Router {
                 Step::Ask { to, request } => self.ask(to, request, ctx),
                 Step::Finish { op, verdict } => self.finish(op, verdict),
                 Step::TimedOut { node, sent } if node != self.me => {
-                    let heard = self.heard.get(&node).copied();
+                    let heard = self.routing.last_heard(node);
                     self.detector.do_send(TimedOut { node, sent, heard });
                 }
                 Step::TimedOut { .. } => {}
@@ -275,7 +284,7 @@ impl Router {
             replicas: self.settings.ring.replicas_of(key),
             read_quorum: self.settings.read_quorum,
             write_quorum: self.settings.write_quorum,
-            round_timeout: self.settings.request_timeout,
+            round_timeout: self.settings.request_timeout * ROUND,
             value_bytes_max: self.settings.limits.value_bytes,
         };
         let ask = Ask { incarnation: self.incarnation, asker: self.next_asker, n: 0 };
@@ -320,11 +329,12 @@ impl Router {
         }
     }
 
+    /// An answer of `from`.
     fn note_life(&mut self, from: NodeId) {
         if from == self.me {
             return;
         }
-        self.heard.insert(from, self.ways.clock.mono());
+        self.routing.heard(self.ways.clock.mono(), from);
         if self.suspected.contains(&from) {
             self.detector.do_send(Heard { node: from });
         }
@@ -335,7 +345,8 @@ impl Router {
         let gap = now.since(self.last_tick);
         self.last_tick = now;
         if gap > STOOD_STILL {
-            self.routing.stood_still(now, gap);
+            let span = gap.saturating_sub(TICK);
+            self.routing.stood_still(span);
         }
         if now.since(self.last_retire) >= IDLE_FOR {
             self.last_retire = now;
@@ -407,9 +418,11 @@ impl Handler<FromNode> for Router {
     type Result = ();
 
     fn handle(&mut self, FromNode { from, message }: FromNode, ctx: &mut Context<Self>) {
+        if let message::Message::Request(request) = message {
+            return self.coordinate(from, request, ctx);
+        }
         self.note_life(from);
         let key = match message {
-            message::Message::Request(request) => return self.coordinate(from, request, ctx),
             message::Message::Answer(answer) => {
                 self.decide(|routing, now, doubtful, out| {
                     routing.answer(now.mono, from, answer, doubtful, out);
@@ -438,6 +451,35 @@ impl Handler<StandingChanged> for Router {
             Standing::Suspected => self.suspected.insert(changed.node),
             Standing::Trusted | Standing::Me => self.suspected.remove(&changed.node),
         };
+    }
+}
+
+impl Handler<Restarted> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Restarted(node): Restarted, ctx: &mut Context<Self>) {
+        self.routing.restarted(self.ways.clock.mono(), node);
+        self.decide(|routing, now, doubtful, out| routing.wake(now.mono, doubtful, out));
+        self.carry_out(ctx);
+    }
+}
+
+impl Handler<Forget> for Router {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, forget: Forget, _: &mut Context<Self>) -> Self::Result {
+        let mut told = Vec::new();
+        for entry in self.coordinators.values_mut() {
+            let (Entry::Alive { addr, .. } | Entry::Retiring { addr, .. }) = entry;
+            told.push(addr.send(forget));
+            if let Entry::Retiring { held, .. } = entry {
+                held.retain(|take| take.from != forget.0);
+            }
+        }
+        Box::pin(async move {
+            // Err: that coordinator has ended, and its rounds with it.
+            let _ = futures::future::join_all(told).await;
+        })
     }
 }
 

@@ -44,7 +44,7 @@ impl Default for Limits {
             key_bytes: KEY_BYTES_MAX,
             frame_bytes: 2 * MIB,
             peer_bytes: 16 * MIB,
-            requests: 20_000,
+            requests: 8_192,
             clients: 10_000,
             client_output_bytes: 32 * MIB,
             cache_bytes: 64 * MIB,

@@ -8,6 +8,7 @@
 use crate::{
     bridge::BridgeHandle,
     clock::Clock,
+    coordinator::Forget,
     membership::{Membership, Progress},
     messages::{Completed, Execute, Verdict},
     replica::{Install, Replica, ToReplica},
@@ -255,6 +256,15 @@ impl Handler<FromReplica> for Sync {
             }
             message => self.catch_up.message(now.mono, from, message, &mut self.steps),
         }
+        self.carry_out(ctx);
+    }
+}
+
+impl Handler<Forget> for Sync {
+    type Result = ();
+
+    fn handle(&mut self, Forget(node): Forget, ctx: &mut Context<Self>) {
+        self.catch_up.forget(self.ways.clock.mono(), node, &mut self.steps);
         self.carry_out(ctx);
     }
 }

@@ -36,6 +36,9 @@ pub const LAST_WORD: Duration = Duration::from_millis(25);
 /// period of tombstones, within which a retry is still recognised.
 pub const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 
+/// The part of the deadline for which a coordinator that answers other requests may take its time.
+const SLOW: u32 = 4;
+
 /// What the router wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -129,6 +132,8 @@ pub struct Routing {
     pending: BTreeMap<u64, Pending>,
     by_key: BTreeMap<Key, BTreeSet<u64>>,
     timers: BTreeSet<(Time, u64)>,
+    /// When each node last answered anything that was asked of it.
+    heard: BTreeMap<NodeId, Time>,
 }
 
 impl Routing {
@@ -144,6 +149,7 @@ impl Routing {
             pending: BTreeMap::new(),
             by_key: BTreeMap::new(),
             timers: BTreeSet::new(),
+            heard: BTreeMap::new(),
         }
     }
 
@@ -241,6 +247,10 @@ impl Routing {
                 continue;
             };
             if let Some(last) = pending.attempts.last().filter(|last| last.end == End::Open) {
+                if pending.ends > now && self.is_at_work(now, last) {
+                    self.reschedule(seq, now + self.config.request_timeout);
+                    continue;
+                }
                 out.push(Step::TimedOut { node: last.to, sent: last.sent });
             }
             if pending.ends <= now {
@@ -252,16 +262,54 @@ impl Routing {
         }
     }
 
-    /// This node itself stood still for `span` (stopped, or starved): the silence says nothing of
-    /// the others, so the operations in flight get that time back, and the attempts under way count
-    /// as just sent: their answers may lie here unread.
-    pub fn stood_still(&mut self, now: Time, span: Duration) {
+    /// `node` answered something. What it asks of us proves nothing: it may not hear us.
+    pub fn heard(&mut self, now: Time, node: NodeId) {
+        self.heard.insert(node, now);
+    }
+
+    /// When `node` last answered anything, the time of standstills added.
+    #[must_use]
+    pub fn last_heard(&self, node: NodeId) -> Option<Time> {
+        self.heard.get(&node).copied()
+    }
+
+    /// Whether the silent coordinator of this attempt is slow rather than gone: it answers others.
+    /// Moving a request on takes the ballot from whoever works on it, so under overload that would
+    /// make all slower still; but not for ever, since this very request may be lost.
+    fn is_at_work(&self, now: Time, attempt: &Attempt) -> bool {
+        let span = self.config.request_timeout;
+        let answers = self.heard.get(&attempt.to).is_some_and(|heard| now.since(*heard) < span);
+        (attempt.to == self.me || answers) && now.since(attempt.sent) < self.config.deadline / SLOW
+    }
+
+    /// `node` was started anew: whatever was asked of its former life is lost and asked again.
+    pub fn restarted(&mut self, now: Time, node: NodeId) {
+        let lost = |last: &&Attempt| last.to == node && last.end == End::Open;
+        let seqs: Vec<_> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.attempts.last().as_ref().is_some_and(lost))
+            .map(|(seq, _)| *seq)
+            .collect();
+        self.heard.remove(&node);
+        for seq in seqs {
+            self.reschedule(seq, now);
+        }
+    }
+
+    /// This node itself stood still for `span` (stopped, or starved): that silence says nothing of
+    /// the others, whose answers may lie here unread. So it does not count, neither against them
+    /// nor against the operations in flight; of a long one only so much as keeps `ends` in bounds.
+    pub fn stood_still(&mut self, span: Duration) {
+        for heard in self.heard.values_mut() {
+            *heard = *heard + span;
+        }
         for (seq, pending) in &mut self.pending {
             self.timers.remove(&(pending.next, *seq));
             pending.ends = (pending.ends + span).min(pending.latest);
-            pending.next = (now + self.config.request_timeout).min(pending.ends);
+            pending.next = (pending.next + span).min(pending.ends);
             if let Some(last) = pending.attempts.last_mut() {
-                last.sent = now;
+                last.sent = last.sent + span;
             }
             self.timers.insert((pending.next, *seq));
         }

@@ -311,7 +311,7 @@ fn time_that_this_node_stood_still_is_given_back() {
     let mut router = Router::new();
     router.submit("x", Command::Get);
     router.now = Time(5_000_000);
-    router.routing.stood_still(router.now, Duration::from_millis(4_900));
+    router.routing.stood_still(Duration::from_millis(4_900));
     assert!(router.wake_at(5_000).is_empty(), "nobody is blamed, nothing is given up");
     assert_eq!(asked(&router.wake_at(5_100)).len(), 1);
     assert_eq!(verdict(&router.wake_at(5_900)), Some(Verdict::NotApplied(Reason::NoQuorum)));
