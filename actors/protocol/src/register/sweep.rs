@@ -4,7 +4,9 @@
 //! value is read through its coordinator, which writes the tombstone. A tombstone older than the
 //! grace period is collected once **all** replicas are seen to hold that very one (or to have
 //! collected it): then no replica can bring the value back, and each one's absent floor refuses
-//! accepts older than the tombstone. Source: register.md, "Recovery".
+//! accepts older than the tombstone. The others are told first, the own row goes a round later, once
+//! they are seen to have forgotten it: a tombstone left behind at one of them would stay unnoticed.
+//! Source: register.md, "Recovery".
 //!
 //! Caveat: grace is by the wall clock. It must be far above the deadline of requests plus the skew
 //! between nodes; the configuration sees to it.
@@ -165,11 +167,21 @@ impl Sweep {
             }
         };
         for (key, stamp) in old {
-            if answers.values().all(|listed| gone(listed, &key, stamp)) {
-                for to in self.ring.preference_list(self.range) {
-                    let message = Collect { key: key.clone(), stamp }.into();
-                    out.push(Step::Send { to, message });
-                }
+            if !answers.values().all(|listed| gone(listed, &key, stamp)) {
+                continue;
+            }
+            // The own row goes last, in a later round: it is what reminds this node to tell those
+            // who missed the word.
+            let holds = |listed: &Listed| listed.rows.iter().any(|row| row.key == key);
+            let others = answers.iter().filter(|(from, _)| **from != self.me);
+            let mut left: Vec<_> =
+                others.filter(|(_, listed)| holds(listed)).map(|(from, _)| *from).collect();
+            if left.is_empty() {
+                left.push(self.me);
+            }
+            for to in left {
+                let message = Collect { key: key.clone(), stamp }.into();
+                out.push(Step::Send { to, message });
             }
         }
         self.page_done(now, next);
