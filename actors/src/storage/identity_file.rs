@@ -110,6 +110,13 @@ impl MemoryPlace {
     pub fn new(store: u64) -> MemoryPlace {
         MemoryPlace { store, text: Arc::default() }
     }
+
+    /// What is there now, apart from what is written to this one from here on.
+    #[cfg(feature = "harness")]
+    pub(crate) fn copy(&self) -> MemoryPlace {
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        MemoryPlace { store: self.store, text: Arc::new(Mutex::new(text)) }
+    }
 }
 
 impl Place {

@@ -1,0 +1,103 @@
+//! Faults of nodes: crashes, restarts, pauses, disks, clocks.
+
+use super::{
+    Id,
+    fault::{Trigger, When, micros_of},
+    world::World,
+};
+use crate::storage::CommitFault;
+use simpledynamo_protocol::ring::NodeId;
+use std::{ops::Range, time::Duration};
+
+/// A restart that still has to say what became of the disk; from [`World::restart`].
+#[must_use = "a restart is done by keep_disk() or wipe_disk()"]
+pub struct Restart<'a> {
+    world: &'a mut World,
+    node: NodeId,
+}
+
+impl Restart<'_> {
+    /// On the disk it had.
+    pub fn keep_disk(self) {
+        self.world.boot(self.node, false);
+    }
+
+    /// On an empty disk, without the identity it had.
+    pub fn wipe_disk(self) {
+        self.world.boot(self.node, true);
+    }
+}
+
+/// A node's disk; from [`World::disk`].
+pub struct DiskFaults<'a> {
+    world: &'a mut World,
+    node: NodeId,
+}
+
+impl DiskFaults<'_> {
+    /// The next commit fails, and what it wrote is lost.
+    pub fn fail_sync(self) {
+        self.fail(CommitFault::Lost);
+    }
+
+    /// The next commit fails, and yet all of it is found after the restart.
+    pub fn torn_write(self) {
+        self.fail(CommitFault::Kept);
+    }
+
+    /// Every commit fails until the node is started again, on a disk with room.
+    pub fn full(self) {
+        if let Some(node) = self.world.nodes.get(&self.node) {
+            node.disk.fill();
+        }
+    }
+
+    /// Every sync takes so long, in this life and later ones.
+    pub fn slow(self, span: Range<Duration>) {
+        if let Some(node) = self.world.nodes.get(&self.node) {
+            *node.sync.borrow_mut() = micros_of(&span);
+        }
+    }
+
+    fn fail(self, fault: CommitFault) {
+        if let Some(node) = self.world.nodes.get(&self.node) {
+            node.disk.fail_next(fault);
+        }
+    }
+}
+
+impl World {
+    /// Crashes a node at a message step: the moment a message of some type has been sent, or has come
+    /// and was not yet looked at.
+    pub fn crash_when(&mut self, at: impl FnOnce(When) -> Trigger) {
+        self.wire.borrow_mut().triggers.push(at(When));
+    }
+
+    /// Starts a node again; one that still runs crashes first.
+    pub fn restart(&mut self, node: impl Id) -> Restart<'_> {
+        let node = self.known(node);
+        Restart { world: self, node }
+    }
+
+    /// A node stands still for so long, as if stopped by a signal. Its kernel goes on: what comes
+    /// meanwhile waits for it, and its timers have all run out when it goes on.
+    pub fn pause(&mut self, node: impl Id, span: Duration) {
+        let node = self.known(node);
+        self.set_paused(node, true);
+        self.after(span, move |world| world.set_paused(node, false));
+    }
+
+    /// A node's disk.
+    pub fn disk(&mut self, node: impl Id) -> DiskFaults<'_> {
+        let node = self.known(node);
+        DiskFaults { world: self, node }
+    }
+
+    /// Sets a node's wall clock so many milliseconds ahead of the true time, or behind it.
+    pub fn skew(&mut self, node: impl Id, millis: i64) {
+        let node = self.known(node);
+        if let Some(node) = self.nodes.get(&node) {
+            node.skew.set(millis);
+        }
+    }
+}
