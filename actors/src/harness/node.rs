@@ -127,16 +127,13 @@ impl SimNode {
             (wire.boot(node), place)
         };
         let (skew, sync) = (self.skew.clone(), self.sync.clone());
-        let clock = Clock::with_wall(move || {
-            let elapsed = u64::try_from(origin.elapsed().as_millis()).unwrap_or(0);
-            (WALL_START + elapsed).saturating_add_signed(skew.get())
-        });
         let life = Life {
             net: SimNet { wire: network.clone(), node, life },
             settings: self.settings.clone(),
             place: Place::Memory(place),
             disk: self.disk.clone(),
-            clock,
+            origin,
+            skew,
             sync,
             rng: Rng::new(rng.any(), u64::from(node.0)),
         };
@@ -193,7 +190,8 @@ struct Life {
     settings: Settings,
     place: Place,
     disk: SimDisk,
-    clock: Clock,
+    origin: Instant,
+    skew: Rc<Cell<i64>>,
     sync: Rc<RefCell<Range<u64>>>,
     rng: Rng,
 }
@@ -201,7 +199,12 @@ struct Life {
 impl Life {
     /// Runs until the node ends itself; gives the reason.
     async fn run(self, running: impl FnOnce(NodeHandle)) -> Result<String, StartError> {
-        let Life { net, settings, place, disk, clock, sync, mut rng } = self;
+        let Life { net, settings, place, disk, origin, skew, sync, mut rng } = self;
+        // Made here, in a poll: elsewhere tokio's clock shows the machine's time.
+        let clock = Clock::with_wall(move || {
+            let elapsed = u64::try_from(origin.elapsed().as_millis()).unwrap_or(0);
+            (WALL_START + elapsed).saturating_add_signed(skew.get())
+        });
         let expected = expected(&settings, "simulated".to_owned(), &clock);
         let identity = Identity::open(place, &expected)?;
         let store: Arc<dyn Store> = Arc::new(disk.clone());

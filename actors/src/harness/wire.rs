@@ -129,6 +129,7 @@ pub struct Traffic {
 /// The whole network.
 pub(super) struct Wire {
     origin: Instant,
+    now: u64,
     rng: Rng,
     sequence: u64,
     queue: BTreeMap<(u64, u64), Event>,
@@ -158,6 +159,7 @@ impl Wire {
         let hosts = addresses.values().map(|id| (*id, Host::default())).collect();
         Wire {
             origin,
+            now: 0,
             rng,
             sequence: 0,
             queue: BTreeMap::new(),
@@ -177,9 +179,15 @@ impl Wire {
         }
     }
 
-    /// Microseconds since the run's start.
+    /// Microseconds since the run's start. Outside of a poll tokio's clock shows the machine's time,
+    /// so this is what it was at the last [`Wire::tick`].
     pub(super) fn now(&self) -> u64 {
-        fault::micros(self.origin.elapsed())
+        self.now
+    }
+
+    /// Time may have moved. Only in a poll.
+    pub(super) fn tick(&mut self) {
+        self.now = fault::micros(self.origin.elapsed());
     }
 
     /// When something is due next.

@@ -100,6 +100,7 @@ impl World {
         for node in self.nodes.values() {
             node.woken.set_outer(cx.waker());
         }
+        self.wire.borrow_mut().tick();
         loop {
             let moved = self.step();
             if self.died.is_some() {
