@@ -62,3 +62,15 @@ fn accepts_lost_twice_are_made_good() -> Result<(), Failure> {
     t.heal_and_settle()?;
     Ok(history.assert_linearizable()?)
 }
+
+/// Seeds that every run of the tests tries; more of them, and fresh ones, in `dynamo simulate`.
+const SEEDS: u64 = 30;
+
+#[test]
+fn swarm_of_fixed_seeds_finds_nothing() {
+    for seed in 0..SEEDS {
+        let outcome = simpledynamo_actors::harness::swarm(seed);
+        println!("{outcome}");
+        assert!(outcome.verdict.is_ok(), "{outcome}");
+    }
+}

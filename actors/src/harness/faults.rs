@@ -3,9 +3,10 @@
 use super::{
     Id,
     fault::{Trigger, When, micros_of},
+    node::SimNode,
     world::World,
 };
-use crate::storage::CommitFault;
+use crate::storage::{CommitFault, MemoryPlace};
 use simpledynamo_protocol::ring::NodeId;
 use std::{ops::Range, time::Duration};
 
@@ -67,6 +68,30 @@ impl DiskFaults<'_> {
 }
 
 impl World {
+    /// Whether a node has a process.
+    #[must_use]
+    pub fn is_running(&self, node: impl Id) -> bool {
+        self.nodes.get(&node.id()).is_some_and(SimNode::is_up)
+    }
+
+    /// Whether every node runs and has nothing to copy back: only then can a disk be lost.
+    #[must_use]
+    pub fn all_vote(&self) -> bool {
+        let wire = self.wire.borrow();
+        self.nodes.values().all(|node| {
+            node.is_up() && wire.places.get(&node.id()).is_some_and(MemoryPlace::votes)
+        })
+    }
+
+    /// Mends all links from and to a node.
+    pub fn rejoin(&mut self, node: impl Id) {
+        let node = self.known(node);
+        for other in self.ids().into_iter().filter(|other| *other != node) {
+            self.cut(node, other, false);
+            self.cut(other, node, false);
+        }
+    }
+
     /// Crashes a node at a message step: the moment a message of some type has been sent, or has come
     /// and was not yet looked at.
     pub fn crash_when(&mut self, at: impl FnOnce(When) -> Trigger) {

@@ -34,6 +34,7 @@
 //! | `wire`, `net` | connections, as a kernel keeps them; faults by message type |
 //! | `node`, `disk` | a process; what survives it |
 //! | `clients` | what is asked, and the history of it |
+//! | [`mod@swarm`] | runs drawn from a seed, whole |
 //!
 //! Caveats: see `wire` and `disk` for where they are kinder than reality. Within a node tasks run in
 //! the order of tokio's queues, one of the orders a real node may take. Durable changes of a node's
@@ -54,6 +55,7 @@ mod rng;
 mod run;
 mod settle;
 mod sim;
+pub mod swarm;
 mod wire;
 mod world;
 
@@ -65,6 +67,7 @@ pub use node::WALL_START;
 pub use rng::Rng;
 pub use run::{Client, Clients, Running};
 pub use sim::{Config, Sim, seed_or, sim};
+pub use swarm::{Outcome, swarm};
 pub use wire::Traffic;
 pub use world::World;
 
