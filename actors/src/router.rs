@@ -48,6 +48,17 @@ pub struct FromNode {
     pub message: message::Message,
 }
 
+/// Sync → router: the replicas of this key differ. It is read and what is found is written back, so
+/// that all replicas hold the same.
+#[derive(Message, Debug)]
+#[rtype(result = "()")]
+pub struct Repair {
+    /// Which key.
+    pub key: Key,
+    /// Where the end goes.
+    pub reply: oneshot::Sender<Completed>,
+}
+
 /// Coordinator → router: wake me then.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
@@ -302,6 +313,19 @@ impl Router {
         }
     }
 
+    /// Gives back the reply's sender unless the operation is turned away.
+    fn admit(&mut self, reply: oneshot::Sender<Completed>) -> Option<oneshot::Sender<Completed>> {
+        let full = self.routing.in_flight() >= self.settings.limits.requests;
+        if !full && self.phase != Phase::Starting {
+            return Some(reply);
+        }
+        let reason = if full { Reason::Overloaded } else { Reason::Learning };
+        let op = OpId { router: self.me, incarnation: self.incarnation, seq: 0 };
+        self.figures.refused += 1;
+        let _ = reply.send(Completed { op, verdict: Verdict::NotApplied(reason) });
+        None
+    }
+
     fn note_life(&mut self, from: NodeId) {
         if from == self.me {
             return;
@@ -366,16 +390,20 @@ impl Handler<Execute> for Router {
 
     fn handle(&mut self, execute: Execute, ctx: &mut Context<Self>) {
         let Execute { key, command, reply } = execute;
-        let full = self.routing.in_flight() >= self.settings.limits.requests;
-        if full || self.phase == Phase::Starting {
-            let reason = if full { Reason::Overloaded } else { Reason::Learning };
-            let op = OpId { router: self.me, incarnation: self.incarnation, seq: 0 };
-            self.figures.refused += 1;
-            let _ = reply.send(Completed { op, verdict: Verdict::NotApplied(reason) });
-            return;
-        }
+        let Some(reply) = self.admit(reply) else { return };
         let op = self
             .decide(|routing, now, doubtful, out| routing.submit(now, key, command, doubtful, out));
+        self.clients.insert(op.seq, reply);
+        self.carry_out(ctx);
+    }
+}
+
+impl Handler<Repair> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Repair { key, reply }: Repair, ctx: &mut Context<Self>) {
+        let Some(reply) = self.admit(reply) else { return };
+        let op = self.decide(|routing, now, doubtful, out| routing.repair(now, key, doubtful, out));
         self.clients.insert(op.seq, reply);
         self.carry_out(ctx);
     }

@@ -11,7 +11,7 @@ use crate::{
     membership::{Membership, Progress},
     messages::{Completed, Execute, Verdict},
     replica::{Install, Replica, ToReplica},
-    router::Router,
+    router::{Repair, Router},
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use simpledynamo_protocol::{
@@ -137,7 +137,7 @@ impl Sync {
                     self.copied += 1;
                     self.ways.replica.do_send(Install { key, record });
                 }
-                catchup::Step::Repair { key } => self.read(key, Some(ctx.address())),
+                catchup::Step::Repair { key } => self.repair(key, ctx.address()),
                 catchup::Step::Level { copied, repaired } => self.levelled(copied, repaired),
             }
         }
@@ -165,16 +165,20 @@ impl Sync {
         self.ways.membership.do_send(Progress { level, copied });
     }
 
-    /// Reads a key through its coordinator, which repairs it, or deletes it where it has expired.
-    fn read(&self, key: Key, back: Option<Addr<Sync>>) {
+    /// Has a key's replicas made equal by its coordinator.
+    fn repair(&self, key: Key, back: Addr<Sync>) {
         let (reply, end) = oneshot::channel();
-        let execute = Execute { key: key.clone(), command: Command::Exists, reply };
-        self.ways.router.do_send(execute);
-        let Some(back) = back else { return };
+        self.ways.router.do_send(Repair { key: key.clone(), reply });
         actix::spawn(async move {
             let ok = matches!(end.await, Ok(Completed { verdict: Verdict::Reply(_), .. }));
             back.do_send(Repaired { key, ok });
         });
+    }
+
+    /// Reads a key that has expired: its coordinator deletes it.
+    fn expire(&self, key: Key) {
+        let (reply, _) = oneshot::channel();
+        self.ways.router.do_send(Execute { key, command: Command::Exists, reply });
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
@@ -205,7 +209,7 @@ impl Sync {
         for step in steps {
             match step {
                 sweep::Step::Send { to, message } => self.send(to, message),
-                sweep::Step::Expire { key } => self.read(key, None),
+                sweep::Step::Expire { key } => self.expire(key),
             }
         }
     }

@@ -68,9 +68,10 @@ const SEEDS: u64 = 30;
 
 #[test]
 fn swarm_of_fixed_seeds_finds_nothing() {
+    let start = std::time::Instant::now();
     for seed in 0..SEEDS {
         let outcome = simpledynamo_actors::harness::swarm(seed);
-        println!("{outcome}");
+        println!("{outcome} {:?}", start.elapsed());
         assert!(outcome.verdict.is_ok(), "{outcome}");
     }
 }

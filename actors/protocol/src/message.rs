@@ -174,7 +174,8 @@ pub struct Request {
     /// All operations of this router on this key with a smaller seq are over.
     pub done_below: u64,
     /// Write the outcome even where the command changes nothing, because another coordinator may
-    /// still apply it: set from the second attempt of a command that can write.
+    /// still apply it: set from the second attempt of a command that can write. With a read: write the
+    /// state back even where a quorum agrees on it (a repair).
     pub record: bool,
     /// Which key.
     pub key: Key,

@@ -98,6 +98,8 @@ enum End {
 struct Pending {
     key: Key,
     command: Command,
+    /// A read that writes back what it finds.
+    repair: bool,
     replicas: Vec<NodeId>,
     attempts: Vec<Attempt>,
     /// When the next attempt is due.
@@ -149,12 +151,36 @@ impl Routing {
         suspected: impl Fn(NodeId) -> bool,
         out: &mut Vec<Step>,
     ) -> OpId {
+        self.begin(now, key, command, false, suspected, out)
+    }
+
+    /// Takes a key whose replicas differ: it is read, and what is found is written back.
+    pub fn repair(
+        &mut self,
+        now: Time,
+        key: Key,
+        suspected: impl Fn(NodeId) -> bool,
+        out: &mut Vec<Step>,
+    ) -> OpId {
+        self.begin(now, key, Command::Exists, true, suspected, out)
+    }
+
+    fn begin(
+        &mut self,
+        now: Time,
+        key: Key,
+        command: Command,
+        repair: bool,
+        suspected: impl Fn(NodeId) -> bool,
+        out: &mut Vec<Step>,
+    ) -> OpId {
         self.seq += 1;
         let seq = self.seq;
         let ends = now + self.config.deadline;
         let replicas = self.ring.replicas_of(&key);
         self.by_key.entry(key.clone()).or_default().insert(seq);
-        let pending = Pending { key, command, replicas, attempts: Vec::new(), next: now, ends };
+        let attempts = Vec::new();
+        let pending = Pending { key, command, repair, replicas, attempts, next: now, ends };
         self.pending.insert(seq, pending);
         self.timers.insert((now, seq));
         self.ask_next(now, seq, suspected, out);
@@ -292,7 +318,7 @@ impl Routing {
             op,
             attempt: u32::try_from(pending.attempts.len()).unwrap_or(u32::MAX),
             done_below: done_below.unwrap_or(seq),
-            record: pending.attempts.len() > 1 && !pending.command.is_read(),
+            record: pending.repair || pending.attempts.len() > 1 && !pending.command.is_read(),
             key: pending.key.clone(),
             command: pending.command.clone(),
             patience,

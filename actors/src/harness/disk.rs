@@ -65,6 +65,12 @@ impl SimDisk {
         self.full.store(true, Ordering::Relaxed);
     }
 
+    /// No fault waits for the next commit.
+    pub(super) fn mend(&self) {
+        self.full.store(false, Ordering::Relaxed);
+        self.rows.crash(false);
+    }
+
     /// Every key with its record, in ring order.
     pub(super) fn rows(&self) -> Vec<(Key, Record)> {
         let mut rows = Vec::new();

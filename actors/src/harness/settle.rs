@@ -15,7 +15,7 @@ const SETTLE_TIME_MAX: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = ms(250);
 
 impl Sim {
-    /// Mends all links, lets paused nodes go on, starts those that are down, and runs until every node
+    /// Mends all links and disks, lets paused nodes go on, starts those that are down, and runs until every node
     /// serves and the three replicas of each key hold the same record.
     ///
     /// # Errors
@@ -25,6 +25,9 @@ impl Sim {
         self.heal();
         for id in self.ids() {
             self.set_paused(id, false);
+            if let Some(node) = self.nodes.get(&id) {
+                node.disk.mend();
+            }
             if self.nodes.get(&id).is_some_and(|node| !node.is_up()) {
                 self.boot(id, false);
             }

@@ -181,12 +181,6 @@ impl Sim {
         self.config.seed
     }
 
-    /// Simulated time since the start.
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
-        Duration::from_micros(self.world.now())
-    }
-
     /// What the network has counted.
     #[must_use]
     pub fn traffic(&self) -> Traffic {

@@ -20,6 +20,9 @@ use std::{cell::RefCell, collections::BTreeMap, fmt, ops::Range, rc::Rc, time::D
 
 /// Client operations of a run.
 const OPERATIONS: Range<u64> = 500..700;
+/// Simulated time after which nothing more is broken: some draws are so unkind that clients would
+/// need minutes.
+const FAULTS_END: Duration = Duration::from_secs(15);
 
 /// What one seed came to. `Display`: a line of figures, and on failure the command that replays it.
 #[derive(Clone, Debug)]
@@ -36,6 +39,8 @@ pub struct Outcome {
     pub simulated: Duration,
     /// Entries of the message log and its digest, to compare two runs by.
     pub digest: (u64, u64),
+    /// The log's text, from [`logged`].
+    pub messages: Vec<String>,
     /// Whether everything held that must.
     pub verdict: Result<(), Failure>,
 }
@@ -139,7 +144,18 @@ impl Plan {
 /// Runs one seed.
 #[must_use]
 pub fn swarm(seed: u64) -> Outcome {
-    let plan = Plan::draw(seed);
+    outcome(seed, false)
+}
+
+/// Runs one seed and keeps the text of its message log.
+#[must_use]
+pub fn logged(seed: u64) -> Outcome {
+    outcome(seed, true)
+}
+
+fn outcome(seed: u64, keep_log: bool) -> Outcome {
+    let mut plan = Plan::draw(seed);
+    plan.config.keep_log = keep_log;
     let mut outcome = Outcome {
         seed,
         operations: (0, 0, 0, 0),
@@ -147,6 +163,7 @@ pub fn swarm(seed: u64) -> Outcome {
         traffic: Traffic::default(),
         simulated: Duration::ZERO,
         digest: (0, 0),
+        messages: Vec::new(),
         verdict: Ok(()),
     };
     outcome.verdict = run(plan, &mut outcome);
@@ -171,6 +188,7 @@ fn run(plan: Plan, outcome: &mut Outcome) -> Result<(), Failure> {
     outcome.faults = counts.take();
     outcome.faults.remove("over");
     (outcome.traffic, outcome.simulated, outcome.digest) = (t.traffic(), t.elapsed(), t.digest());
+    outcome.messages = t.messages();
     let history = settled?;
     let (replies, refused, unknown) = history.outcomes();
     outcome.operations = (history.operations.len(), replies, refused, unknown);
@@ -205,7 +223,8 @@ impl Faults {
         let Some(every) = self.plan.every else { return };
         let wait = self.span(&(every / 2..every * 2));
         world.after(wait, move |world| {
-            if !self.counts.borrow().contains_key("over") {
+            let over = self.counts.borrow().contains_key("over");
+            if !over && world.elapsed() < FAULTS_END {
                 self.inject(world);
                 self.plan_next(world);
             }

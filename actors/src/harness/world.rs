@@ -84,6 +84,12 @@ impl World {
         self.nodes.keys().copied().collect()
     }
 
+    /// Simulated time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        Duration::from_micros(self.now())
+    }
+
     pub(super) fn known(&self, id: impl Id) -> NodeId {
         let id = id.id();
         assert!(self.nodes.contains_key(&id), "{id} is no node of this ring");

@@ -128,7 +128,8 @@ impl Proposer {
     /// Takes a client's operation.
     pub fn request(&mut self, now: Now, request: Request, out: &mut Effects) {
         let deadline = now.mono + Duration::from_millis(u64::from(request.patience));
-        let waiting = Waiting { request, deadline, proposed: false, changes: false };
+        let mut waiting = Waiting { request, deadline, proposed: false, changes: false };
+        waiting.changes = waiting.repairs();
         if self.queue.len() >= QUEUE_MAX {
             return answer(&waiting, Outcome::NotProposed(Reason::Overloaded), out);
         }
@@ -210,6 +211,11 @@ impl Proposer {
         if self.queue.is_empty() {
             return;
         }
+        if let Some(repair) = self.queue.front_mut().filter(|first| first.repairs() && first.changes) {
+            // A replica may hold what was never chosen under a ballot above the one owned.
+            repair.changes = false;
+            self.known.owned = None;
+        }
         if self.known.owned.is_some() {
             self.write_or_confirm(now, out);
         } else if self.queue.front().is_some_and(Waiting::may_query) {
@@ -271,9 +277,15 @@ impl Proposer {
 }
 
 impl Waiting {
+    /// Whether the state is to be written back even where a quorum agrees on it: a replica that holds
+    /// more than was chosen, the rest of a write that failed, is mended by a later ballot only.
+    fn repairs(&self) -> bool {
+        self.request.record && self.request.command.is_read()
+    }
+
     /// Whether a query can answer it as far as is known.
     fn may_query(&self) -> bool {
-        self.request.command.is_read() && !self.changes
+        self.request.command.is_read() && !self.changes && !self.repairs()
     }
 }
 

@@ -109,7 +109,8 @@ impl Proposer {
         let state = promises.values().flatten().max_by_key(|record| record.stamp).cloned();
         let same =
             promises.values().filter(|held| stamp_of(held.as_ref()) == stamp_of(state.as_ref()));
-        self.known.chosen = same.count() >= self.config.write_quorum;
+        let repairs = self.queue.front().is_some_and(Waiting::repairs);
+        self.known.chosen = !repairs && same.count() >= self.config.write_quorum;
         self.known.record = state;
         self.known.owned = Some(ballot);
         self.advance(now, out);
@@ -134,7 +135,12 @@ impl Proposer {
                 self.start_accept(now, record, served, out);
             }
             _ => {
-                let unchanging = |served: Served| Waiting { changes: false, ..served.waiting };
+                // Where nothing is stored there is nothing to repair: it goes on as a plain read.
+                let unchanging = |Served { mut waiting, .. }: Served| {
+                    waiting.changes = false;
+                    waiting.request.record &= !waiting.request.command.is_read();
+                    waiting
+                };
                 self.requeue(served.into_iter().map(unchanging));
                 self.start_query(now, out);
             }
