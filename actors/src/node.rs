@@ -151,7 +151,8 @@ pub async fn start<N: Net>(
     let NodeStore { identity, store } = NodeStore::open(&settings.data_dir, &expected)?;
     let store: Arc<dyn Store> = Arc::new(store);
     let cache = RecordCache::new(settings.limits.cache_bytes);
-    let parts = Parts { settings, identity, store: Arc::new(CachedStore::new(store, cache)), clock };
+    let parts =
+        Parts { settings, identity, store: Arc::new(CachedStore::new(store, cache)), clock };
     wire(net, parts, |writer, replica| writer.spawn(replica).map(Some)).await
 }
 

@@ -97,11 +97,23 @@ impl Mix {
         });
         let half = rng.chance(500);
         match (kind, counter) {
-            (Some(0), _) | (None, _) => if half { Command::Get } else { Command::StrLen },
+            (Some(0), _) | (None, _) => {
+                if half {
+                    Command::Get
+                } else {
+                    Command::StrLen
+                }
+            }
             (Some(2), true) => Command::GetDel,
             (Some(_), true) => Command::IncrBy(if half { 1 } else { 3 }),
             (Some(1), false) => set(Condition::Always),
-            (Some(2), false) => if half { Command::Del } else { Command::GetDel },
+            (Some(2), false) => {
+                if half {
+                    Command::Del
+                } else {
+                    Command::GetDel
+                }
+            }
             (Some(3), false) => set(if half { Condition::IfAbsent } else { Condition::IfPresent }),
             (Some(4), false) => match seen {
                 Some(seen) if half => set(Condition::IfEquals(seen.clone())),
@@ -163,12 +175,7 @@ impl Clients {
     }
 
     /// Takes what has been answered and asks what is due; whether anything happened.
-    pub(super) fn step(
-        &mut self,
-        now: u64,
-        up: &[(NodeId, NodeHandle)],
-        rng: &mut Rng,
-    ) -> bool {
+    pub(super) fn step(&mut self, now: u64, up: &[(NodeId, NodeHandle)], rng: &mut Rng) -> bool {
         let mut moved = false;
         for number in 0..self.clients.len() {
             moved |= self.finish(number, now, rng) | self.ask(number, now, up, rng);
@@ -203,13 +210,7 @@ impl Clients {
         operation.outcome = outcome;
     }
 
-    fn ask(
-        &mut self,
-        number: usize,
-        now: u64,
-        up: &[(NodeId, NodeHandle)],
-        rng: &mut Rng,
-    ) -> bool {
+    fn ask(&mut self, number: usize, now: u64, up: &[(NodeId, NodeHandle)], rng: &mut Rng) -> bool {
         let id = self.first + u32::try_from(number).unwrap_or(0);
         let Some(client) = self.clients.get_mut(number) else { return false };
         if client.flight.is_some() || client.next > now || self.left == 0 {
@@ -231,7 +232,14 @@ impl Clients {
         client.flight = Some(flight);
         self.left -= 1;
         let outcome = Outcome::Unknown;
-        self.operations.push(Operation { client: id, key, command, call: now, returned: None, outcome });
+        self.operations.push(Operation {
+            client: id,
+            key,
+            command,
+            call: now,
+            returned: None,
+            outcome,
+        });
         true
     }
 

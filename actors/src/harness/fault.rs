@@ -62,7 +62,9 @@ pub(super) fn fate(
             }
             Action::Drop(chance) => fate.lost |= rng.chance(*chance),
             Action::Delay(range) => fate.late += rng.within(range),
-            Action::Duplicate(chance) => fate.twice |= bears_disorder(message) && rng.chance(*chance),
+            Action::Duplicate(chance) => {
+                fate.twice |= bears_disorder(message) && rng.chance(*chance)
+            }
             Action::Reorder(chance) => {
                 fate.overtakes |= bears_disorder(message) && rng.chance(*chance);
             }

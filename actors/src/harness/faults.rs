@@ -78,9 +78,9 @@ impl World {
     #[must_use]
     pub fn all_vote(&self) -> bool {
         let wire = self.wire.borrow();
-        self.nodes.values().all(|node| {
-            node.is_up() && wire.places.get(&node.id()).is_some_and(MemoryPlace::votes)
-        })
+        self.nodes
+            .values()
+            .all(|node| node.is_up() && wire.places.get(&node.id()).is_some_and(MemoryPlace::votes))
     }
 
     /// Mends all links from and to a node.

@@ -3,13 +3,7 @@
 //! A `LocalSet` is all that a process is here. It is polled or, for a pause, not; dropped, its tasks
 //! end between two polls, as a process that is killed.
 
-use super::{
-    disk::SimDisk,
-    fault,
-    net::SimNet,
-    rng::Rng,
-    wire::Wire,
-};
+use super::{disk::SimDisk, fault, net::SimNet, rng::Rng, wire::Wire};
 use crate::{
     clock::Clock,
     messages::NodeHandle,
@@ -142,7 +136,10 @@ impl SimNode {
         let (state, local) = (self.state.clone(), LocalSet::new());
         local.spawn_local(async move {
             let running = state.clone();
-            let end = match life.run(move |handle| *running.borrow_mut() = State::Running(handle)).await {
+            let end = match life
+                .run(move |handle| *running.borrow_mut() = State::Running(handle))
+                .await
+            {
                 Ok(why) => why,
                 Err(error) => error.to_string(),
             };

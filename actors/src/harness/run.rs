@@ -1,10 +1,6 @@
 //! What takes time: clients, single operations, looks at a node.
 
-use super::{
-    Failure, Id, Sim,
-    clients::Mix,
-    node::State,
-};
+use super::{Failure, Id, Sim, clients::Mix, node::State};
 use crate::messages::{AskStatus, Completed, Execute, Status, Verdict};
 use simpledynamo_protocol::{
     command::{Command, Condition, Expiry},

@@ -219,9 +219,8 @@ impl Sim {
     ) -> Result<bool, Failure> {
         let Sim { world, runtime, .. } = self;
         let until = world.now().saturating_add(micros(span));
-        let result = panics::watch(|| {
-            runtime.block_on(poll_fn(|cx| world.poll(cx, until, &mut done)))
-        });
+        let result =
+            panics::watch(|| runtime.block_on(poll_fn(|cx| world.poll(cx, until, &mut done))));
         if let Some(died) = self.world.died.clone() {
             self.told = true;
             return Err(self.failure(&died));

@@ -60,7 +60,7 @@ impl fmt::Display for Outcome {
         match &self.verdict {
             Ok(()) => Ok(()),
             Err(failure) => {
-                write!(f, "\n{failure}\nreplay: dynamo simulate --seeds 1 --seed {}", self.seed)
+                write!(f, "\n{failure}\nreplay: harness::swarm({})", self.seed)
             }
         }
     }
@@ -85,7 +85,8 @@ struct Plan {
     skew: u64,
 }
 
-const FAULTS: [&str; 7] = ["crash", "pause", "cut one way", "partition", "wipe", "fail sync", "slow disk"];
+const FAULTS: [&str; 7] =
+    ["crash", "pause", "cut one way", "partition", "wipe", "fail sync", "slow disk"];
 
 impl Plan {
     fn draw(seed: u64) -> Plan {
@@ -300,7 +301,11 @@ impl Faults {
             "fail sync" => {
                 let torn = self.rng.borrow_mut().chance(500);
                 let disk = world.disk(node);
-                if torn { disk.torn_write() } else { disk.fail_sync() }
+                if torn {
+                    disk.torn_write()
+                } else {
+                    disk.fail_sync()
+                }
                 world.after(lasts + ms(50), back);
             }
             "slow disk" => {

@@ -62,9 +62,17 @@ enum Unit {
 /// What is due at a time.
 #[derive(Debug)]
 enum Event {
-    Arrive { connection: u64, from: usize, unit: Unit },
+    Arrive {
+        connection: u64,
+        from: usize,
+        unit: Unit,
+    },
     /// The sender of this direction gives up, if it still waits since then.
-    GiveUp { connection: u64, from: usize, since: u64 },
+    GiveUp {
+        connection: u64,
+        from: usize,
+        since: u64,
+    },
     /// Somebody waits for this time.
     Wake(Waker),
 }
@@ -308,8 +316,17 @@ impl Wire {
     }
 
     /// One message sets out.
-    fn message(&mut self, number: u64, side: usize, bytes: Bytes, message: Box<Message>, to: NodeId) {
-        let Some(from) = self.connections.get(&number).map(|found| found.nodes[side]) else { return };
+    fn message(
+        &mut self,
+        number: u64,
+        side: usize,
+        bytes: Bytes,
+        message: Box<Message>,
+        to: NodeId,
+    ) {
+        let Some(from) = self.connections.get(&number).map(|found| found.nodes[side]) else {
+            return;
+        };
         let now = self.now();
         self.traffic.sent += 1;
         self.log.message(now, "", from, to, &message, &bytes);
@@ -400,7 +417,9 @@ impl Wire {
                 if concerns(from, to) {
                     let pipe = &mut connection.pipes[side];
                     pipe.held_since = None;
-                    freed.extend(std::mem::take(&mut pipe.held).into_iter().map(|it| (*number, side, it)));
+                    freed.extend(
+                        std::mem::take(&mut pipe.held).into_iter().map(|it| (*number, side, it)),
+                    );
                 }
             }
         }

@@ -255,6 +255,7 @@ impl World {
         } else if wire.cut.remove(&(from, to)) {
             wire.release(|a, b| (a, b) == (from, to));
         }
-        wire.log.note(now, || format!("{from} → {to} {}", if cut { "is cut" } else { "is mended" }));
+        wire.log
+            .note(now, || format!("{from} → {to} {}", if cut { "is cut" } else { "is mended" }));
     }
 }

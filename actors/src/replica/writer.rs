@@ -211,11 +211,7 @@ impl Writer {
     /// The same as a task of a simulated node: `sync` stands for the time a commit takes, and sees
     /// what it will write.
     #[cfg(feature = "harness")]
-    pub(crate) async fn run(
-        mut self,
-        replica: Addr<Replica>,
-        mut sync: impl AsyncFnMut(&[Write]),
-    ) {
+    pub(crate) async fn run(mut self, replica: Addr<Replica>, mut sync: impl AsyncFnMut(&[Write])) {
         while let Some(first) = self.receiver.recv().await {
             if let Err(error) = self.gather(first) {
                 return self.fatal.store(&error);

@@ -29,8 +29,7 @@ impl Stamps {
     }
 
     fn seen(&mut self, key: &Key, record: &Record) -> Result<(), &'static str> {
-        let known =
-            self.0.entry((key.clone(), record.stamp)).or_insert_with(|| record.clone());
+        let known = self.0.entry((key.clone(), record.stamp)).or_insert_with(|| record.clone());
         if known == record { Ok(()) } else { Err("a stamp names one state only") }
     }
 }

@@ -211,7 +211,9 @@ impl Proposer {
         if self.queue.is_empty() {
             return;
         }
-        if let Some(repair) = self.queue.front_mut().filter(|first| first.repairs() && first.changes) {
+        if let Some(repair) =
+            self.queue.front_mut().filter(|first| first.repairs() && first.changes)
+        {
             // A replica may hold what was never chosen under a ballot above the one owned.
             repair.changes = false;
             self.known.owned = None;
