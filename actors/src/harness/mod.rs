@@ -132,8 +132,8 @@ impl fmt::Debug for Failure {
 
 impl std::error::Error for Failure {}
 
-impl From<Report> for Failure {
-    fn from(report: Report) -> Failure {
+impl From<Box<Report>> for Failure {
+    fn from(report: Box<Report>) -> Failure {
         Failure { text: report.to_string() }
     }
 }

@@ -75,9 +75,9 @@ impl History {
     ///
     /// # Errors
     /// The report of a history that no register explains, or of which nobody can tell.
-    pub fn assert_linearizable(&self) -> Result<(), Report> {
+    pub fn assert_linearizable(&self) -> Result<(), Box<Report>> {
         let report = check(self);
-        if report.is_linearizable() { Ok(()) } else { Err(report) }
+        if report.is_linearizable() { Ok(()) } else { Err(Box::new(report)) }
     }
 }
 
