@@ -1,21 +1,30 @@
 //! The node's clocks, read once a message and handed to the protocol as an argument.
 
 use simpledynamo_protocol::time::{Now, Time, WallMillis};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    rc::Rc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 use tokio::time::Instant;
 
-/// Monotonic time since the node's start, and wall time. Cheap to copy.
-#[derive(Clone, Copy, Debug)]
+/// Monotonic time since the node's start, and wall time. Cheap to clone.
+#[derive(Clone)]
 pub struct Clock {
     origin: Instant,
-    wall: fn() -> WallMillis,
+    wall: Rc<dyn Fn() -> WallMillis>,
 }
 
 impl Clock {
     /// The machine's clocks. The monotonic one is tokio's, so that a simulation can move it.
     #[must_use]
     pub fn system() -> Clock {
-        Clock { origin: Instant::now(), wall: system_wall }
+        Clock::with_wall(system_wall)
+    }
+
+    /// The machine's monotonic clock with another wall clock: a simulated node's may be skewed.
+    #[must_use]
+    pub fn with_wall(wall: impl Fn() -> WallMillis + 'static) -> Clock {
+        Clock { origin: Instant::now(), wall: Rc::new(wall) }
     }
 
     /// Both times now.

@@ -26,6 +26,9 @@
 //! | [`scan`] | keys of the whole ring |
 //! | [`bridge`] | the same messages to and from other nodes |
 //!
+//! With the feature `harness` there is also `harness`: whole nodes on simulated time and network,
+//! with faults injected between them.
+//!
 //! The actors decide nothing: `simpledynamo_protocol` does. Everything between nodes is
 //! [`simpledynamo_protocol::message::Message`]; inside a node each message is a struct with its
 //! reader and its meaning, beside the actor that reads it or in [`messages`].
@@ -34,6 +37,8 @@ pub mod bridge;
 pub mod clock;
 pub mod coordinator;
 pub mod detector;
+#[cfg(feature = "harness")]
+pub mod harness;
 mod known;
 pub mod membership;
 pub mod messages;

@@ -146,26 +146,41 @@ pub async fn start<N: Net>(
     net: N,
     settings: Settings,
 ) -> Result<(NodeHandle, Stopper), StartError> {
-    let expected = Expected {
+    let clock = Clock::system();
+    let expected = expected(&settings, boot_id(), &clock);
+    let NodeStore { identity, store } = NodeStore::open(&settings.data_dir, &expected)?;
+    let store: Arc<dyn Store> = Arc::new(store);
+    let cache = RecordCache::new(settings.limits.cache_bytes);
+    let parts =
+        Parts { settings, identity, store: Arc::new(CachedStore::new(store, cache)), clock };
+    wire(net, parts, |writer, replica| writer.spawn(replica).map(Some)).await
+}
+
+/// What the node's directory must be.
+pub(crate) fn expected(settings: &Settings, boot: String, clock: &Clock) -> Expected {
+    Expected {
         node: settings.me,
         cluster: settings.cluster_id,
         strategy: settings.strategy.clone(),
         durability: settings.durability,
-        boot: boot_id(),
-        first_incarnation: Clock::system().now().wall,
-    };
-    let NodeStore { identity, store } = NodeStore::open(&settings.data_dir, &expected)?;
-    let store: Arc<dyn Store> = Arc::new(store);
-    let cache = RecordCache::new(settings.limits.cache_bytes);
-    wire(net, settings, identity, Arc::new(CachedStore::new(store, cache))).await
+        boot,
+        first_incarnation: clock.now().wall,
+    }
 }
 
-/// Starts the actors over an open store.
-async fn wire<N: Net>(
+/// An open node before its actors run.
+pub(crate) struct Parts {
+    pub(crate) settings: Settings,
+    pub(crate) identity: Identity,
+    pub(crate) store: Arc<CachedStore<Arc<dyn Store>>>,
+    pub(crate) clock: Clock,
+}
+
+/// Starts the actors over an open store; `drive` lets the writer run.
+pub(crate) async fn wire<N: Net>(
     net: N,
-    settings: Settings,
-    identity: Identity,
-    store: Arc<CachedStore<Arc<dyn Store>>>,
+    Parts { settings, identity, store, clock }: Parts,
+    drive: impl FnOnce(Writer, Addr<Replica>) -> io::Result<Option<JoinHandle<()>>>,
 ) -> Result<(NodeHandle, Stopper), StartError> {
     let (me, incarnation) = (settings.me, identity.incarnation());
     let myself = PeerIdentity { id: me, store: identity.store(), incarnation };
@@ -188,14 +203,13 @@ async fn wire<N: Net>(
         let door = Door { addresses: addresses.clone(), identity: identity.clone() };
         Bridge::start(net, &settings, myself, door).await?
     };
-    let clock = Clock::system();
     let node = Node { addresses, bridge: bridge.clone(), clock, settings, incarnation, fatal };
     let replica = node.replica(store.clone(), queue, standing);
     let membership = node.membership(identity.clone(), shared);
     actors.run(&node, replica, membership, voter);
 
     let replica = node.addresses.replica.clone();
-    let writer = Some(writer.spawn(replica.clone())?);
+    let writer = drive(writer, replica.clone())?;
     let stopper = Stopper { bridge, replica, writer, store, failed, identity };
     Ok((node.addresses.handle(), stopper))
 }
@@ -217,7 +231,7 @@ impl Node {
 
     fn router(&self) -> Router {
         let Addresses { router, replica, detector, .. } = self.addresses.clone();
-        let (me, clock, bridge) = (self.settings.me, self.clock, self.bridge.clone());
+        let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.clone());
         let ways = coordinator::Ways { me, clock, router, replica, bridge };
         Router::new(self.settings.clone(), self.incarnation, ways, detector)
     }
@@ -237,7 +251,7 @@ impl Node {
         let Addresses { router, membership, .. } = self.addresses.clone();
         let peers = self.settings.peers.iter().map(|peer| peer.id);
         let ask = self.ask(askers::DETECTOR);
-        Detector::new(peers, self.clock, self.bridge.clone(), router, membership, ask)
+        Detector::new(peers, self.clock.clone(), self.bridge.clone(), router, membership, ask)
     }
 
     fn membership(&self, identity: Arc<Mutex<Identity>>, shared: Arc<Shared>) -> Membership {
@@ -248,7 +262,7 @@ impl Node {
 
     fn sync(&self, learner: bool) -> Sync {
         let Addresses { router, replica, membership, .. } = self.addresses.clone();
-        let (me, clock, bridge) = (self.settings.me, self.clock, self.bridge.clone());
+        let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.clone());
         let ring = self.settings.ring.clone();
         let catch_up = CatchUp::new(me, ring.clone(), learner, self.ask(askers::CATCH_UP));
         let sweep = Sweep::new(me, ring, self.settings.tombstone_grace, self.ask(askers::SWEEP));
@@ -258,7 +272,7 @@ impl Node {
 
     fn scan(&self) -> Scan {
         let Addresses { router, replica, .. } = self.addresses.clone();
-        let (me, clock, bridge) = (self.settings.me, self.clock, self.bridge.clone());
+        let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.clone());
         let ways = scan::Ways { me, clock, router, replica, bridge };
         let Settings { ring, read_quorum, deadline, .. } = self.settings.clone();
         Scan::new(ways, scan::Config { ring, read_quorum, deadline }, self.ask(askers::SCAN))

@@ -47,6 +47,12 @@ impl fmt::Display for Envelope {
     }
 }
 
+/// A struct that is a message's body: names a type of message where there is no message.
+pub trait Kind: Into<Message> {
+    /// Its stable number.
+    const TAG: u16;
+}
+
 macro_rules! messages {
     ($($(#[$doc:meta])* $tag:literal $name:ident),+ $(,)?) => {
         /// Every message between nodes.
@@ -100,7 +106,11 @@ macro_rules! messages {
             }
         }
 
-        $(impl From<$name> for Message {
+        $(impl Kind for $name {
+            const TAG: u16 = $tag;
+        }
+
+        impl From<$name> for Message {
             fn from(body: $name) -> Message {
                 Message::$name(body)
             }

@@ -211,6 +211,7 @@ impl Link {
                 self.back_off();
                 let seed = u64::from(credentials.me.id.0) << 32 | u64::from(peer.0);
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(pause(failures, seed)) => {}
                     () = self.0.redial.notified() => {}
                 }

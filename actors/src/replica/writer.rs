@@ -29,10 +29,10 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::JoinHandle,
 };
+use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
 
 /// Operations in one commit.
 pub(super) const BATCH_OPERATIONS: usize = 1_024;
@@ -122,7 +122,7 @@ pub struct Shared {
 
 /// The way to the writer; bounded.
 pub struct Queue {
-    sender: SyncSender<Work>,
+    sender: Sender<Work>,
     shared: Arc<Shared>,
 }
 
@@ -139,7 +139,7 @@ impl Queue {
         self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
         self.sender.try_send(work).map_err(|turned| {
             self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            let (TrySendError::Full(work) | TrySendError::Disconnected(work)) = turned;
+            let (TrySendError::Full(work) | TrySendError::Closed(work)) = turned;
             Box::new(Turned { work, reason: Reason::Overloaded })
         })
     }
@@ -196,7 +196,7 @@ impl Writer {
             std::ops::ControlFlow::Continue(())
         })?;
         let shared = Arc::new(Shared::default());
-        let (sender, receiver) = sync_channel(QUEUE_OPERATIONS);
+        let (sender, receiver) = channel(QUEUE_OPERATIONS);
         let queue = Queue { sender, shared: shared.clone() };
         let batch = Batch::default();
         let writer = Writer {
@@ -220,16 +220,34 @@ impl Writer {
     /// The operating system's, where it gives no thread.
     pub fn spawn(mut self, replica: Addr<Replica>) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("writer".to_owned()).spawn(move || {
-            while let Ok(first) = self.receiver.recv() {
-                if let Err(error) = self.turn(first, &replica) {
+            while let Some(first) = self.receiver.blocking_recv() {
+                let turned = self.gather(first).and_then(|()| self.settle(&replica));
+                if let Err(error) = turned {
                     return self.fatal.store(&error);
                 }
             }
         })
     }
 
-    /// One batch.
-    fn turn(&mut self, first: Work, replica: &Addr<Replica>) -> Result<(), StoreError> {
+    /// The same as a task of a simulated node: `sync` stands for the time a commit takes, and sees
+    /// what it will write.
+    #[cfg(feature = "harness")]
+    pub(crate) async fn run(mut self, replica: Addr<Replica>, mut sync: impl AsyncFnMut(&[Write])) {
+        while let Some(first) = self.receiver.recv().await {
+            if let Err(error) = self.gather(first) {
+                return self.fatal.store(&error);
+            }
+            if !self.batch.writes.is_empty() {
+                sync(&self.batch.writes).await;
+            }
+            if let Err(error) = self.settle(&replica) {
+                return self.fatal.store(&error);
+            }
+        }
+    }
+
+    /// Takes one batch out of the queue; the acceptor decides.
+    fn gather(&mut self, first: Work) -> Result<(), StoreError> {
         let (mut operations, mut bytes) = (0, 0);
         let mut next = Some(first);
         while let Some(work) = next.take() {
@@ -242,6 +260,11 @@ impl Writer {
             }
         }
         self.batch.operations = operations as u64;
+        Ok(())
+    }
+
+    /// Commits the batch and lets its answers out.
+    fn settle(&mut self, replica: &Addr<Replica>) -> Result<(), StoreError> {
         self.commit()?;
         let reads = std::mem::take(&mut self.batch.reads);
         for (from, message) in reads {

@@ -110,6 +110,20 @@ impl MemoryPlace {
     pub fn new(store: u64) -> MemoryPlace {
         MemoryPlace { store, text: Arc::default() }
     }
+
+    /// What is there now, apart from what is written to this one from here on.
+    #[cfg(feature = "harness")]
+    pub(crate) fn copy(&self) -> MemoryPlace {
+        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        MemoryPlace { store: self.store, text: Arc::new(Mutex::new(text)) }
+    }
+
+    /// Whether the identity there is that of a node that has nothing to copy back.
+    #[cfg(feature = "harness")]
+    pub(crate) fn votes(&self) -> bool {
+        let content = Place::Memory(self.clone()).load().ok().flatten();
+        content.is_some_and(|content| content.member && content.learner.is_none())
+    }
 }
 
 impl Place {

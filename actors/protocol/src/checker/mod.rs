@@ -71,6 +71,17 @@ pub fn check(history: &History) -> Report {
     check_with(Register { value_bytes_max: VALUE_BYTES_MAX }, history, STEPS_MAX)
 }
 
+impl History {
+    /// [`check`]s it.
+    ///
+    /// # Errors
+    /// The report of a history that no register explains, or of which nobody can tell.
+    pub fn assert_linearizable(&self) -> Result<(), Box<Report>> {
+        let report = check(self);
+        if report.is_linearizable() { Ok(()) } else { Err(Box::new(report)) }
+    }
+}
+
 /// Checks a history against `register`, trying at most `limit` steps a key.
 #[must_use]
 pub fn check_with(register: Register, history: &History, limit: usize) -> Report {

@@ -1,0 +1,128 @@
+//! Faults of nodes: crashes, restarts, pauses, disks, clocks.
+
+use super::{
+    Id,
+    fault::{Trigger, When, micros_of},
+    node::SimNode,
+    world::World,
+};
+use crate::storage::{CommitFault, MemoryPlace};
+use simpledynamo_protocol::ring::NodeId;
+use std::{ops::Range, time::Duration};
+
+/// A restart that still has to say what became of the disk; from [`World::restart`].
+#[must_use = "a restart is done by keep_disk() or wipe_disk()"]
+pub struct Restart<'a> {
+    world: &'a mut World,
+    node: NodeId,
+}
+
+impl Restart<'_> {
+    /// On the disk it had.
+    pub fn keep_disk(self) {
+        self.world.boot(self.node, false);
+    }
+
+    /// On an empty disk, without the identity it had.
+    pub fn wipe_disk(self) {
+        self.world.boot(self.node, true);
+    }
+}
+
+/// A node's disk; from [`World::disk`].
+pub struct DiskFaults<'a> {
+    world: &'a mut World,
+    node: NodeId,
+}
+
+impl DiskFaults<'_> {
+    /// The next commit fails, and what it wrote is lost.
+    pub fn fail_sync(self) {
+        self.fail(CommitFault::Lost);
+    }
+
+    /// The next commit fails, and yet all of it is found after the restart.
+    pub fn torn_write(self) {
+        self.fail(CommitFault::Kept);
+    }
+
+    /// Every commit fails until the node is started again, on a disk with room.
+    pub fn full(self) {
+        if let Some(node) = self.world.nodes.get(&self.node) {
+            node.disk.fill();
+        }
+    }
+
+    /// Every sync takes so long, in this life and later ones.
+    pub fn slow(self, span: Range<Duration>) {
+        if let Some(node) = self.world.nodes.get(&self.node) {
+            *node.sync.borrow_mut() = micros_of(&span);
+        }
+    }
+
+    fn fail(self, fault: CommitFault) {
+        if let Some(node) = self.world.nodes.get(&self.node) {
+            node.disk.fail_next(fault);
+        }
+    }
+}
+
+impl World {
+    /// Whether a node has a process.
+    #[must_use]
+    pub fn is_running(&self, node: impl Id) -> bool {
+        self.nodes.get(&node.id()).is_some_and(SimNode::is_up)
+    }
+
+    /// Whether every node runs and has nothing to copy back: only then can a disk be lost.
+    #[must_use]
+    pub fn all_vote(&self) -> bool {
+        let wire = self.wire.borrow();
+        self.nodes
+            .values()
+            .all(|node| node.is_up() && wire.places.get(&node.id()).is_some_and(MemoryPlace::votes))
+    }
+
+    /// Mends all links from and to a node.
+    pub fn rejoin(&mut self, node: impl Id) {
+        let node = self.known(node);
+        for other in self.ids().into_iter().filter(|other| *other != node) {
+            self.cut(node, other, false);
+            self.cut(other, node, false);
+        }
+    }
+
+    /// Crashes a node at a message step: the moment a message of some type has been sent, or has come
+    /// and was not yet looked at.
+    pub fn crash_when(&mut self, at: impl FnOnce(When) -> Trigger) {
+        self.wire.borrow_mut().triggers.push(at(When));
+    }
+
+    /// Starts a node again; one that still runs crashes first.
+    pub fn restart(&mut self, node: impl Id) -> Restart<'_> {
+        let node = self.known(node);
+        Restart { world: self, node }
+    }
+
+    /// A node stands still for so long, as if stopped by a signal. Its kernel goes on: what comes
+    /// meanwhile waits for it, and its timers have all run out when it goes on.
+    pub fn pause(&mut self, node: impl Id, span: Duration) {
+        let node = self.known(node);
+        self.set_paused(node, true);
+        self.after(span, move |world| world.set_paused(node, false));
+    }
+
+    /// A node's disk.
+    pub fn disk(&mut self, node: impl Id) -> DiskFaults<'_> {
+        let node = self.known(node);
+        DiskFaults { world: self, node }
+    }
+
+    /// Sets a node's wall clock so many milliseconds ahead of the true time, or behind it.
+    pub fn skew(&mut self, node: impl Id, millis: i64) {
+        let node = self.known(node);
+        if let Some(node) = self.nodes.get(&node) {
+            node.skew.set(millis);
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What a replica says it holds is on its disk. Source: register.md, "Messages and rules":
+//! `Accepted` only after it is durable; a query is answered from the durable record.
+
+use crate::{harness::disk::SimDisk, storage::Store};
+use simpledynamo_protocol::{
+    ballot::Stamp,
+    message::{Held, Message},
+    record::Key,
+};
+
+pub(super) fn check(message: &Message, disk: &SimDisk) -> Result<(), &'static str> {
+    let said: Option<(&Key, Stamp)> = match message {
+        Message::Accepted(accepted) => Some((&accepted.key, accepted.stamp)),
+        Message::Promise(promise) => {
+            promise.record.as_ref().map(|record| (&promise.key, record.stamp))
+        }
+        Message::State(state) => match &state.held {
+            Held::Record(record) => Some((&state.key, record.stamp)),
+            Held::Same(stamp) => Some((&state.key, *stamp)),
+            Held::Nothing => None,
+        },
+        _ => None,
+    };
+    let Some((key, stamp)) = said else { return Ok(()) };
+    let stored = disk.get(key).ok().flatten();
+    let kept = match stored {
+        Some(record) => record.stamp >= stamp,
+        // A tombstone may have been collected since.
+        None => disk.meta().is_ok_and(|meta| meta.absent_floor >= stamp.ballot.round),
+    };
+    if kept { Ok(()) } else { Err("what a replica says it holds is durable there") }
+}
