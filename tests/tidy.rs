@@ -18,11 +18,12 @@ const FILE_LINES_MAX: usize = 600;
 /// The packages' source directories.
 const SOURCES: [&str; 3] = ["src", "actors/src", "actors/protocol/src"];
 /// The texts whose links and commands are checked.
-const TEXTS: [&str; 7] = [
+const TEXTS: [&str; 8] = [
     "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
+    "docs/harness.md",
     "docs/operations.md",
     "docs/protocol.md",
     "docs/testing.md",

@@ -157,7 +157,7 @@ fn every_attempt_carries_the_same_end_by_the_wall_clock() {
 fn a_standstill_gives_its_time_back() {
     let mut bench = Bench::new(Duration::from_secs(2), |_| false);
     let first = bench.asked();
-    bench.routing.stood_still(ms(5_000), Duration::from_secs(5));
+    bench.routing.stood_still(Duration::from_secs(5));
     // Not due at once: the answer may lie here unread.
     bench.routing.wake(ms(5_099), |_| false, &mut bench.steps);
     assert!(bench.steps.is_empty());
@@ -165,7 +165,7 @@ fn a_standstill_gives_its_time_back() {
     assert_eq!(bench.told(), Some(Verdict::Reply(Reply::Ok)));
 
     let mut bench = Bench::new(Duration::from_secs(2), |_| false);
-    bench.routing.stood_still(ms(5_000), Duration::from_secs(5));
+    bench.routing.stood_still(Duration::from_secs(5));
     assert_eq!(bench.run(|_| false).1, ms(7_000));
 }
 
@@ -173,7 +173,7 @@ fn a_standstill_gives_its_time_back() {
 fn a_silence_in_a_standstill_is_not_held_against_the_coordinator() {
     let mut bench = Bench::new(Duration::from_secs(2), |_| false);
     bench.asked();
-    bench.routing.stood_still(ms(5_000), Duration::from_secs(5));
+    bench.routing.stood_still(Duration::from_secs(5));
     bench.routing.wake(ms(5_100), |_| false, &mut bench.steps);
     let timed_out = Step::TimedOut { node: bench.replicas[0], sent: ms(5_000) };
     assert_eq!(bench.steps.first(), Some(&timed_out));
@@ -183,14 +183,14 @@ fn a_silence_in_a_standstill_is_not_held_against_the_coordinator() {
 fn standstills_give_back_no_more_than_their_most() {
     let mut bench = Bench::new(Duration::from_secs(2), |_| false);
     for at in 1..=10 {
-        bench.routing.stood_still(ms(at * 10_000), Duration::from_secs(10));
+        bench.routing.stood_still(Duration::from_secs(10));
     }
     let now = ms(100_000);
     bench.routing.wake(now, |_| false, &mut bench.steps);
     assert_eq!(bench.told(), Some(Verdict::Unknown));
 
     let mut bench = Bench::new(Duration::from_secs(2), |_| false);
-    bench.routing.stood_still(ms(10), Duration::from_secs(3_600));
+    bench.routing.stood_still(Duration::from_secs(3_600));
     assert_eq!(bench.run(|_| false).1, Time(0) + Duration::from_secs(2) + STANDSTILL_MAX);
 }
 
