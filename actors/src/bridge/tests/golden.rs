@@ -70,7 +70,11 @@ pub(super) fn examples() -> Vec<Message> {
 
 /// Tag, name, frame.
 const GOLDEN: &[(u16, &str, &str)] = &[
-    (1, "Request", "23000000010063b5da34b22b02ac0201ab0201016b01017603017702e80701d00f80d095ffbc31"),
+    (
+        1,
+        "Request",
+        "23000000010063b5da34b22b02ac0201ab0201016b01017603017702e80701d00f80d095ffbc31",
+    ),
     (2, "Answer", "1100000002005b1adc1bb22b02ac02010003017601"),
     (3, "Prepare", "0b0000000300a4fe00d0016b03b22b"),
     (4, "Promise", "220000000400459ae7d7016b03b22b0103b22b0900017601e80701b22b02ab0201ac02010201"),
