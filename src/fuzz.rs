@@ -71,8 +71,10 @@ mod tests {
         message::{Message, Missed, Prepare},
     };
 
+    type Body = fn(&[u8]);
+
     /// Seeds of what is valid; changed a little they come further than chance does.
-    fn seeds() -> Vec<(fn(&[u8]), Vec<u8>)> {
+    fn seeds() -> Vec<(Body, Vec<u8>)> {
         let prepare = Prepare { key: "greeting".into(), ballot: Ballot::default() };
         let mut frames = BytesMut::new();
         for message in [Message::from(Missed {}), prepare.into()] {
