@@ -163,6 +163,8 @@ fn subcommands_that_users_rely_on_exist() {
         "get",
         "set",
         "del",
+        "check",
+        "torture",
     ];
     for command in relied_on {
         assert!(commands.contains(command), "dynamo {command} is gone from:\n{help}");

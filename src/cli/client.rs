@@ -15,8 +15,10 @@ use tokio::{
 pub(super) const GREETING_TIME: Duration = Duration::from_millis(500);
 /// Bytes of a line: longer than any error message.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
+/// Elements of an array: more than any reply has that is asked for here.
+const ELEMENTS_MAX: usize = 64;
 
-/// A reply; those of commands that answer with arrays are not understood.
+/// A reply; arrays within arrays are not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
     /// `+OK`
@@ -27,6 +29,8 @@ pub(super) enum Reply {
     Integer(i64),
     /// `$5 …`, none for a key that does not exist.
     Bulk(Option<Vec<u8>>),
+    /// `*3 …`
+    Array(Vec<Reply>),
 }
 
 /// A connection to a node that has answered PING.
@@ -80,6 +84,21 @@ impl Client {
 
     async fn reply(&mut self) -> io::Result<Reply> {
         let line = self.line().await?;
+        let Some(count) = line.strip_prefix('*').filter(|count| *count != "-1") else {
+            return self.plain(&line).await;
+        };
+        let count =
+            count.parse().ok().filter(|count| *count <= ELEMENTS_MAX).ok_or_else(strange)?;
+        let mut elements = Vec::new();
+        for _ in 0..count {
+            let line = self.line().await?;
+            elements.push(self.plain(&line).await?);
+        }
+        Ok(Reply::Array(elements))
+    }
+
+    /// What begins with `line`, unless it is an array.
+    async fn plain(&mut self, line: &str) -> io::Result<Reply> {
         let mut characters = line.chars();
         let kind = characters.next();
         let rest = characters.as_str();
@@ -87,7 +106,7 @@ impl Client {
             Some('+') => Ok(Reply::Simple(rest.to_owned())),
             Some('-') => Ok(Reply::Error(rest.to_owned())),
             Some(':') => rest.parse().map(Reply::Integer).map_err(|_| strange()),
-            Some('$') if rest == "-1" => Ok(Reply::Bulk(None)),
+            Some('$' | '*') if rest == "-1" => Ok(Reply::Bulk(None)),
             Some('$') => {
                 let length = rest.parse::<u64>().map_err(|_| strange())?;
                 self.bulk(length).await.map(|bytes| Reply::Bulk(Some(bytes)))

@@ -8,6 +8,7 @@
 //! client, `out` prints.
 
 mod accept_loss;
+mod check;
 mod check_config;
 mod client;
 mod data;
@@ -17,6 +18,7 @@ mod out;
 mod signal;
 mod start;
 mod status;
+mod torture;
 mod up;
 
 use crate::{
@@ -107,6 +109,16 @@ enum Command {
     Set(data::SetArguments),
     /// Delete a key.
     Del(data::DelArguments),
+    /// Decide whether a recorded history is linearizable.
+    #[command(after_help = check::FORMAT)]
+    Check(check::CheckArguments),
+    /// Run a ring of five of its own under load and faults, and check what clients saw.
+    ///
+    /// Nothing of your cluster is touched: nodes, data and ports are temporary, `--config` and
+    /// `--data-dir` are not used. One node at a time is killed, paused, cut off or slowed down while
+    /// clients work at all five.
+    #[command(after_help = torture::CAVEATS)]
+    Torture(torture::TortureArguments),
 }
 
 /// A subcommand's node.
@@ -122,20 +134,30 @@ struct OneNode {
 /// It failed, or the configuration is wrong.
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let Arguments { place, command } = arguments;
-    let cluster = Cluster::load(&place.config, &Environment::of_process())?;
+    let cluster = || Cluster::load(&place.config, &Environment::of_process());
     match command {
-        Command::Up => in_runtime(up::run(&cluster, &place)),
-        Command::Node(arguments) => node::run(&cluster, &place, &arguments),
-        Command::Kill(node) => signal::kill(&cluster, &place, node.id),
-        Command::Pause(node) => signal::pause(&cluster, &place, node.id),
-        Command::Resume(node) => signal::resume(&cluster, &place, node.id),
-        Command::Start(node) => in_runtime(start::run(&cluster, &place, node.id)),
-        Command::AcceptLoss(node) => accept_loss::run(&cluster, &place, node.id),
-        Command::Status(arguments) => in_runtime(status::run(&cluster, &place, &arguments)),
-        Command::CheckConfig => check_config::run(&cluster),
-        Command::Get(arguments) => in_runtime(data::get(&cluster, &arguments)),
-        Command::Set(arguments) => in_runtime(data::set(&cluster, &arguments)),
-        Command::Del(arguments) => in_runtime(data::del(&cluster, &arguments)),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Torture(arguments) => in_runtime(torture::run(&arguments)),
+        command => with_cluster(&cluster()?, &place, command),
+    }
+}
+
+/// The commands that need the configuration.
+fn with_cluster(cluster: &Cluster, place: &Place, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Check(_) | Command::Torture(_) => Ok(()),
+        Command::Up => in_runtime(up::run(cluster, place)),
+        Command::Node(arguments) => node::run(cluster, place, &arguments),
+        Command::Kill(node) => signal::kill(cluster, place, node.id),
+        Command::Pause(node) => signal::pause(cluster, place, node.id),
+        Command::Resume(node) => signal::resume(cluster, place, node.id),
+        Command::Start(node) => in_runtime(start::run(cluster, place, node.id)),
+        Command::AcceptLoss(node) => accept_loss::run(cluster, place, node.id),
+        Command::Status(arguments) => in_runtime(status::run(cluster, place, &arguments)),
+        Command::CheckConfig => check_config::run(cluster),
+        Command::Get(arguments) => in_runtime(data::get(cluster, &arguments)),
+        Command::Set(arguments) => in_runtime(data::set(cluster, &arguments)),
+        Command::Del(arguments) => in_runtime(data::del(cluster, &arguments)),
     }
 }
 
@@ -191,6 +213,11 @@ impl Failure {
     /// Something failed: exit code 1.
     fn new(message: impl Into<String>) -> Failure {
         Failure { usage: false, message: message.into() }
+    }
+
+    /// What was given cannot be used: exit code 2.
+    fn usage(message: impl Into<String>) -> Failure {
+        Failure { usage: true, message: message.into() }
     }
 
     /// Prints it on standard error.

@@ -120,7 +120,8 @@ fn phase(name: &str) -> &'static str {
     }
 }
 
-async fn ask(cluster: &Cluster, node: &Node) -> io::Result<StatusPage> {
+/// What a node says of itself, as long as the connection takes.
+pub(super) async fn ask(cluster: &Cluster, node: &Node) -> io::Result<StatusPage> {
     let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut stream = TcpStream::connect(node.http).await?;
     let proof = cluster

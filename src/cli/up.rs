@@ -258,7 +258,8 @@ struct Signals {
     child: unix::Signal,
 }
 
-struct StopSignals {
+/// The signals that ask to stop.
+pub(super) struct StopSignals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     /// None under `nohup`, which asks that it be ignored.
@@ -267,18 +268,22 @@ struct StopSignals {
 
 impl Signals {
     fn new() -> std::io::Result<Signals> {
-        let stop = StopSignals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: if hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
-        };
-        Ok(Signals { stop, child: signal(SignalKind::child())? })
+        Ok(Signals { stop: StopSignals::new()?, child: signal(SignalKind::child())? })
     }
 }
 
 impl StopSignals {
+    /// From now on they no longer end the process by themselves.
+    pub(super) fn new() -> std::io::Result<StopSignals> {
+        Ok(StopSignals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: if hangup_ignored() { None } else { Some(signal(SignalKind::hangup())?) },
+        })
+    }
+
     /// Waits for a signal that asks to stop; its name.
-    async fn next(&mut self) -> &'static str {
+    pub(super) async fn next(&mut self) -> &'static str {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,

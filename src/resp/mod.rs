@@ -46,6 +46,8 @@ mod strings;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use parser::fuzz;
+
 use session::Session;
 use simpledynamo_actors::{
     messages::{AskStatus, NodeHandle, Phase},

@@ -319,6 +319,30 @@ fn hex(digit: u8) -> u8 {
     }
 }
 
+/// Reads `bytes` whole and in pieces of `step`: both must give the same requests and keep no more
+/// than is allowed. The body of a fuzz target.
+pub(crate) fn fuzz(step: usize, bytes: &[u8]) {
+    const BOUNDS: Bounds = Bounds { argument_bytes: 64, command_bytes: 1_024 };
+    let read = |pieces: std::slice::Chunks<'_, u8>| {
+        let (mut parser, mut input, mut requests) =
+            (Parser::new(BOUNDS), BytesMut::new(), Vec::new());
+        for piece in pieces {
+            input.extend_from_slice(piece);
+            loop {
+                let next = parser.next(&mut input, false);
+                assert!(parser.kept() <= BOUNDS.command_bytes, "{} bytes kept", parser.kept());
+                match next {
+                    Ok(Some(request)) => requests.push(request),
+                    Ok(None) => break,
+                    Err(lost) => return (requests, Some(lost)),
+                }
+            }
+        }
+        (requests, None)
+    };
+    assert_eq!(read(bytes.chunks(bytes.len().max(1))), read(bytes.chunks(step.max(1))));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -38,6 +38,8 @@ pub use identity::{Expected, Identity, KnownPeer, accept_loss, boot_id};
 pub use identity_file::{MemoryPlace, Place};
 pub use open::NodeStore;
 pub use row::{KEY_BYTES_MAX, check_key};
+#[doc(hidden)]
+pub use row::{fuzz, fuzz_seed};
 pub use volatile::{CommitFault, VolatileStore};
 
 use simpledynamo_protocol::{
