@@ -17,7 +17,8 @@ use simpledynamo_protocol::{
 };
 use std::time::Duration;
 
-const ROUTER: NodeId = NodeId(5562);
+/// No replica of `x`.
+const ROUTER: NodeId = NodeId(5560);
 const WALL: u64 = 1_700_000_000_000;
 
 /// Of every operation here.
@@ -182,7 +183,7 @@ fn a_silence_in_a_standstill_is_not_held_against_the_coordinator() {
 #[test]
 fn standstills_give_back_no_more_than_their_most() {
     let mut bench = Bench::new(Duration::from_secs(2), |_| false);
-    for at in 1..=10 {
+    for _ in 1..=10 {
         bench.routing.stood_still(Duration::from_secs(10));
     }
     let now = ms(100_000);
