@@ -239,6 +239,7 @@ fn only_a_person_lets_a_learner_vote_with_what_it_has() {
     assert_eq!(accept_loss(dir.path()).unwrap().as_deref(), Some("a test took its records"));
     let after = open_node(dir.path());
     assert!(after.identity.is_member() && after.identity.learner().is_none());
+    assert!(after.store.meta().unwrap().ceiling >= 1 << 40, "no forgotten round is used again");
     drop(after);
     assert_eq!(accept_loss(dir.path()).unwrap(), None, "nothing to accept");
 }

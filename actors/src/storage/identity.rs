@@ -224,24 +224,6 @@ impl Identity {
     }
 }
 
-/// Lets the stopped node of this directory vote with what it has, without copying first: for a range
-/// whose replicas have **all** lost something, since then nobody is left to copy from. Writes that
-/// were acknowledged may be gone for good. Returns why it was a learner; none where it was not.
-///
-/// # Errors
-/// [`StoreError::InUse`] while the node runs, or the operating system's.
-pub fn accept_loss(path: &std::path::Path) -> Result<Option<String>, StoreError> {
-    let place = Place::Disk(super::DataDir::open(path)?);
-    let Some(mut content) = place.load()? else { return Ok(None) };
-    if content.member && content.learner.is_none() {
-        return Ok(None);
-    }
-    let why = content.learner.take().unwrap_or_else(|| "its store was new".to_owned());
-    content.member = true;
-    place.save(&content)?;
-    Ok(Some(why))
-}
-
 fn fresh(store: u64, expected: &Expected) -> Content {
     Content {
         format: FORMAT,

@@ -18,6 +18,7 @@
 //! Caveat: reads may see a batch shortly before `commit` returns, never before it is durable
 //! (for [`Durability::Os`]: before the operating system has it).
 
+mod accept_loss;
 mod cache;
 mod directory;
 mod engine;
@@ -30,11 +31,12 @@ mod row;
 mod volatile;
 
 pub use crate::settings::Durability;
+pub use accept_loss::accept_loss;
 pub use cache::{Cached, CachedStore, RecordCache};
 pub use directory::DataDir;
 pub use engine::EngineStore;
 pub use error::StoreError;
-pub use identity::{Expected, Identity, KnownPeer, accept_loss, boot_id};
+pub use identity::{Expected, Identity, KnownPeer, boot_id};
 pub use identity_file::{MemoryPlace, Place};
 pub use open::NodeStore;
 pub use row::{KEY_BYTES_MAX, check_key};

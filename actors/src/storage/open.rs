@@ -11,7 +11,7 @@ use super::{
 use std::path::Path;
 
 /// The engine's directory in a node's directory.
-const STORE: &str = "store";
+pub(super) const STORE: &str = "store";
 
 /// A node's durable parts.
 pub struct NodeStore {
