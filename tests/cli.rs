@@ -372,7 +372,10 @@ fn nodes_end_with_an_up_that_is_killed() {
 #[test]
 fn hangup_stops_up_but_not_under_nohup() {
     let home = Home::new();
-    let mut up = home.up();
+    // The tests themselves may run under nohup, whose children ignore the signal too.
+    let mut heeding = Command::new("env");
+    heeding.arg("--default-signal=HUP").arg(env!("CARGO_BIN_EXE_dynamo")).arg("up");
+    let mut up = home.up_by(heeding.current_dir(home.path()));
     up.signal("-HUP");
     assert_eq!(up.child.wait().unwrap().code(), Some(0));
     assert!(home.notes().contains("SIGHUP: stopping 5 nodes"), "{}", home.notes());
