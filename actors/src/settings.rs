@@ -28,7 +28,8 @@ pub struct Limits {
     pub requests: usize,
     /// Client connections at one node.
     pub clients: usize,
-    /// Bytes of replies that a client leaves unread before it is cut off.
+    /// Bytes of replies that a client leaves unread before the node stops reading from it; a single
+    /// reply above it is an error.
     pub client_output_bytes: usize,
     /// Bytes of durable records kept in memory.
     pub cache_bytes: usize,
