@@ -42,6 +42,7 @@
 //! process's.
 
 mod clients;
+mod cluster;
 mod disk;
 mod fault;
 mod faults;
@@ -59,13 +60,15 @@ pub mod swarm;
 mod wire;
 mod world;
 
-pub use clients::Mix;
+pub use clients::{Asker, Mix};
+pub use cluster::{
+    Client, Clients, Cluster, Disk, Faults, Held, Pairs, Partition, Restart, Running, play,
+};
 pub use fault::{Trigger, When};
-pub use faults::{DiskFaults, Restart};
-pub use link::{LinkFaults, Partition};
+pub use faults::DiskFaults;
+pub use link::LinkFaults;
 pub use node::WALL_START;
 pub use rng::Rng;
-pub use run::{Client, Clients, Running};
 pub use sim::{Config, Sim, seed_or, sim};
 pub use swarm::{Outcome, swarm};
 pub use wire::Traffic;

@@ -8,8 +8,6 @@
 //!
 //! | module | its one duty |
 //! |---|---|
-//! | `ring` | directory, ports, configurations, processes |
-//! | `proxy` | the bytes of each directed peer link |
 //! | `faults` | which node suffers what, when |
 //! | `load` | clients, and what they were told |
 //! | `slices` | the history, in parts of bounded size |
@@ -20,22 +18,21 @@
 //! machine's other work interleave: a second run of a seed is another run. Clients, proxies and nodes
 //! share this machine, so its times are upper bounds. Clocks and disks are left alone.
 
-mod chance;
 mod faults;
 mod figures;
 mod judge;
 mod load;
-mod proxy;
-mod ring;
 mod slices;
 
 use super::{Failure, out, up::StopSignals};
-use crate::config::Cluster;
+use crate::{
+    config::Cluster,
+    processes::fleet::{Fleet, IDS, Plan},
+};
 use clap::Args;
 use faults::{Fault, Kind};
 use figures::Figures;
 use load::Worker;
-use ring::{Ring, faults_file};
 use simpledynamo_protocol::record::Key;
 use slices::{SLICE_OPERATIONS, Slice, Slices, WAITING_MAX};
 use std::{
@@ -196,7 +193,7 @@ impl Shared {
         door.disturbed.set(disturbed);
         door.changes.set(door.changes.get() + 1);
         let text = format!("{}: {what}", described.id);
-        let file = faults_file(&self.dir);
+        let file = self.dir.join("faults.txt");
         let mut file = OpenOptions::new().create(true).append(true).open(file)?;
         writeln!(file, "{:>12} µs  {text}", self.now())?;
         self.now_at.replace(text);
@@ -212,8 +209,12 @@ pub(super) async fn run(arguments: &TortureArguments) -> Result<(), Failure> {
 /// A session from its directory to its end, however it ends.
 async fn supervise(arguments: &TortureArguments) -> Result<(), Failure> {
     let mut signals = StopSignals::new()?;
-    let mut ring = Ring::new()?;
-    let end = match share(arguments, &ring) {
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros());
+    let seed = arguments.seed.unwrap_or_else(|| u64::try_from(clock() % 1_000_000).unwrap_or(0));
+    let program = std::env::current_exe()?;
+    let (name, ids, settings) = ("torture", IDS.to_vec(), String::new());
+    let mut ring = Fleet::new(Plan { name, program, ids, settings, seed })?;
+    let end = match share(arguments, seed, &ring) {
         Ok((shared, complete)) => {
             let end = tokio::select! {
                 end = session(&shared, &mut ring, arguments, complete) => Some(end),
@@ -242,10 +243,9 @@ async fn supervise(arguments: &TortureArguments) -> Result<(), Failure> {
 
 fn share(
     arguments: &TortureArguments,
-    ring: &Ring,
+    seed: u64,
+    ring: &Fleet,
 ) -> Result<(Rc<Shared>, mpsc::Receiver<Slice>), Failure> {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros());
-    let seed = arguments.seed.unwrap_or_else(|| u64::try_from(clock() % 1_000_000).unwrap_or(0));
     let (sender, complete) = mpsc::channel(WAITING_MAX);
     let nodes = ring.cluster.nodes.len();
     let start = Instant::now();
@@ -280,7 +280,7 @@ async fn interrupts(shared: &Shared, signals: &mut StopSignals) {
 /// Load and faults until the time is over, then the verdict.
 async fn session(
     shared: &Rc<Shared>,
-    ring: &mut Ring,
+    ring: &mut Fleet,
     arguments: &TortureArguments,
     complete: mpsc::Receiver<Slice>,
 ) -> Result<(), Failure> {
