@@ -23,7 +23,7 @@ use std::{
 const CLIENTS: u32 = 10;
 
 /// Seeds that the simulator tries of each phase. On processes there is one.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 5;
 
 /// A phase on both backends, as two tests.
 macro_rules! on_both_backends {

@@ -12,7 +12,7 @@ use super::{super::client::Client, Shared, slices::key};
 use crate::processes::words::{spell, understand};
 use simpledynamo_actors::harness::{Asker, Mix, Rng};
 use simpledynamo_protocol::{
-    command::Command,
+    command::{Command, Condition, Reply},
     history::{Operation, Outcome},
     record::Key,
 };
@@ -51,7 +51,10 @@ impl Worker {
             let index = usize::try_from(self.rng.below(self.shared.keys as u64)).unwrap_or(0);
             let (key, counts) = key(slice, index);
             let command = self.asker.command(&key, counts, &mix, &mut self.rng);
-            let operation = self.perform(key, command).await;
+            let operation = match self.lost(&key, &command) {
+                Some(lost) => lost,
+                None => self.perform(key, command).await,
+            };
             self.asker.saw(&operation.key, &operation.outcome);
             let noted = self.shared.slices.borrow_mut().end(slice, operation);
             if let Err(failure) = noted {
@@ -62,6 +65,20 @@ impl Worker {
                 self.go_to(usize::try_from(node).unwrap_or(0));
             }
         }
+    }
+
+    /// A write that is acknowledged and never sent, where a test of the judge wants it so.
+    fn lost(&mut self, key: &Key, command: &Command) -> Option<Operation> {
+        let unconditional = matches!(command, Command::Set { condition: Condition::Always, .. });
+        let one_in = self.shared.lose_one_in.filter(|_| unconditional)?;
+        (self.rng.below(one_in) == 0).then(|| Operation {
+            client: self.asker.id,
+            key: key.clone(),
+            command: command.clone(),
+            call: self.shared.now(),
+            returned: Some(self.shared.now()),
+            outcome: Outcome::Reply(Reply::Ok),
+        })
     }
 
     /// Talks to another node from now on.

@@ -32,6 +32,7 @@ use crate::{
 use clap::Args;
 use faults::{Fault, Kind};
 use figures::Figures;
+use judge::Judged;
 use load::Worker;
 use simpledynamo_protocol::record::Key;
 use slices::{SLICE_OPERATIONS, Slice, Slices, WAITING_MAX};
@@ -87,6 +88,21 @@ pub(super) struct TortureArguments {
         default_value = "kill,pause,partition,delay,cut"
     )]
     faults: Vec<Kind>,
+    /// For tests of the judge, in debug builds only: one in N writes is acknowledged and never sent,
+    /// as by a ring that loses what it has acknowledged.
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    lose_one_in: Option<u64>,
+}
+
+impl TortureArguments {
+    /// How seldom a write is lost on purpose; none where it is not a test of the judge.
+    fn lose_one_in(&self) -> Option<u64> {
+        #[cfg(debug_assertions)]
+        return self.lose_one_in;
+        #[cfg(not(debug_assertions))]
+        None
+    }
 }
 
 fn minutes(text: &str) -> Result<Duration, String> {
@@ -108,6 +124,7 @@ struct Shared {
     seed: u64,
     clients: u32,
     keys: usize,
+    lose_one_in: Option<u64>,
     cluster: Rc<Cluster>,
     ring: simpledynamo_protocol::ring::Ring,
     dir: PathBuf,
@@ -253,6 +270,7 @@ fn share(
         seed,
         clients: arguments.clients,
         keys: usize::try_from(arguments.keys).unwrap_or(usize::MAX),
+        lose_one_in: arguments.lose_one_in(),
         cluster: Rc::clone(&ring.cluster),
         ring: ring.cluster.ring(),
         dir: ring.dir.clone(),
@@ -326,20 +344,25 @@ async fn session(
     let (compared, different) = judge::compare(shared, judged.slices).await?;
     figures::print_compared(compared, &different)?;
     let unexpected = shared.figures.borrow().unexpected();
-    let verdict = [
-        (judged.wrong, "keys are not linearizable"),
-        (judged.undecided, "keys are undecided"),
-        (judged.unread, "keys could not be read at the end"),
-        (different.len(), "keys have replicas that differ"),
-        (usize::try_from(unexpected).unwrap_or(usize::MAX), "errors are unexpected"),
-    ];
-    let wrong = verdict.iter().filter(|(count, _)| *count > 0);
-    let wrong: Vec<String> = wrong.map(|(count, what)| format!("{count} {what}")).collect();
+    let wrong = objections(&judged, different.len(), unexpected);
     if wrong.is_empty() {
         return Ok(out::line("verdict       linearizable, nothing lost, three replicas equal")?);
     }
     out::line(format!("verdict       FAILED: {}", wrong.join(", ")))?;
     Err(Failure::new(wrong.join(", ")))
+}
+
+/// What speaks against a run; nothing where all is as it must be.
+fn objections(judged: &Judged, different: usize, unexpected: u64) -> Vec<String> {
+    let found = [
+        (judged.wrong, "keys are not linearizable"),
+        (judged.undecided, "keys are undecided"),
+        (judged.unread, "keys could not be read at the end"),
+        (different, "keys have replicas that differ"),
+        (usize::try_from(unexpected).unwrap_or(usize::MAX), "errors are unexpected"),
+    ];
+    let wrong = found.iter().filter(|(count, _)| *count > 0);
+    wrong.map(|(count, what)| format!("{count} {what}")).collect()
 }
 
 /// The line on the terminal.
@@ -358,5 +381,24 @@ async fn progress(shared: Rc<Shared>, began: Instant) {
             ));
         }
         sleep(PROGRESS).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_finding_is_an_objection() {
+        let none = Judged::default;
+        assert_eq!(objections(&none(), 0, 0), Vec::<String>::new());
+        for judged in [
+            Judged { wrong: 1, ..none() },
+            Judged { undecided: 1, ..none() },
+            Judged { unread: 1, ..none() },
+        ] {
+            assert_eq!(objections(&judged, 0, 0).len(), 1);
+        }
+        assert_eq!(objections(&none(), 2, 3).len(), 2);
     }
 }
