@@ -79,8 +79,15 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Writes the configurations and starts the proxies; no node yet.
     pub(crate) fn new(plan: Plan) -> Result<Fleet, Failure> {
-        let Plan { name, program, ids, settings, seed } = plan;
-        let dir = directory(name)?;
+        let dir = directory(plan.name)?;
+        Fleet::within(dir.clone(), plan).inspect_err(|_| {
+            // Err: what remains of it has nothing to tell.
+            let _ = fs::remove_dir_all(dir);
+        })
+    }
+
+    fn within(dir: PathBuf, plan: Plan) -> Result<Fleet, Failure> {
+        let Plan { program, ids, settings, seed, .. } = plan;
         let (mut ports, mut nodes) = (Vec::new(), Vec::new());
         for _ in &ids {
             let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); 3];

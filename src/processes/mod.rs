@@ -60,7 +60,7 @@ use std::{
     cell::Cell,
     future::Future,
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -175,6 +175,12 @@ impl Processes {
         }
         processes.until_serving()?;
         Ok(processes)
+    }
+
+    /// Where configurations, logs and data are.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.ring.fleet.dir
     }
 
     /// A failure of this run: what is left of it is kept.

@@ -41,6 +41,12 @@
 //! identity take no time. Clients have no network of their own. Log records of nodes are the
 //! process's.
 
+/// The examples of `docs/harness.md`, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/harness.md")]
+struct Page;
+
+mod beside;
 mod clients;
 mod cluster;
 mod disk;
@@ -60,6 +66,7 @@ pub mod swarm;
 mod wire;
 mod world;
 
+pub use beside::Beside;
 pub use clients::{Asker, Mix};
 pub use cluster::{
     Client, Clients, Cluster, Disk, Faults, Held, Pairs, Partition, Restart, Running, play,
