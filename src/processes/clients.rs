@@ -39,6 +39,8 @@ pub(super) struct Door {
     pub(super) open: Cell<bool>,
     /// How often it was killed; raised before it is.
     pub(super) kills: Cell<u32>,
+    /// Whether it has a process that does not stand still.
+    pub(super) awake: Cell<bool>,
 }
 
 /// What all clients of a run share; all are on one thread.
@@ -67,6 +69,26 @@ impl Noted {
     /// Microseconds since the start.
     fn now(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// An operation begins, with an outcome that is not known yet; gives its place.
+    fn begin(&self, operation: Operation) -> usize {
+        let mut operations = self.operations.borrow_mut();
+        operations.push(operation);
+        operations.len() - 1
+    }
+
+    /// An operation has ended.
+    fn end(&self, place: usize, outcome: &Outcome) {
+        let now = self.now();
+        if let Some(operation) = self.operations.borrow_mut().get_mut(place) {
+            operation.returned = Some(now).filter(|_| *outcome != Outcome::Unknown);
+            operation.outcome = outcome.clone();
+        }
+    }
+
+    pub(super) fn is_awake(&self, node: usize) -> bool {
+        self.doors.get(node).is_some_and(|door| door.awake.get())
     }
 
     pub(super) fn is_open(&self, node: usize) -> bool {
@@ -137,11 +159,16 @@ impl Connections {
         let words = spell(&key, &command)?;
         let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         self.to(node, noted).await?;
-        let call = noted.now();
+        let place = noted.begin(Operation {
+            client,
+            key,
+            command,
+            call: noted.now(),
+            returned: None,
+            outcome: Outcome::Unknown,
+        });
         let (outcome, error) = understand(self.call(node, noted, &words).await);
-        let returned = Some(noted.now()).filter(|_| outcome != Outcome::Unknown);
-        let done = Operation { client, key, command, call, returned, outcome: outcome.clone() };
-        noted.operations.borrow_mut().push(done);
+        noted.end(place, &outcome);
         Ok((outcome, error))
     }
 }

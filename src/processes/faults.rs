@@ -71,10 +71,11 @@ impl Ring {
         }
     }
 
-    /// Nodes that are up and do not stand still.
-    pub(super) fn awake(&self) -> Vec<usize> {
-        let all = 0..self.noted.doors.len();
-        all.filter(|node| self.fleet.is_running(*node) && !self.suspended.contains(node)).collect()
+    /// Notes whether a node has a process that does not stand still.
+    fn wake(&self, node: usize, awake: bool) {
+        if let Some(door) = self.noted.doors.get(node) {
+            door.awake.set(awake);
+        }
     }
 
     /// Links mended, nodes that stand still let go, nodes that are down started.
@@ -144,6 +145,7 @@ impl Faults for Ring {
             door.kills.set(door.kills.get() + 1);
         }
         self.suspended.remove(&node);
+        self.wake(node, false);
         let killed = self.fleet.kill(node);
         self.note(killed);
     }
@@ -157,12 +159,14 @@ impl Faults for Ring {
         let wiped = if disk == Disk::Wiped { self.fleet.wipe(index) } else { Ok(()) };
         let launched = gone.and(wiped).and_then(|()| self.fleet.launch(index));
         self.note(launched);
+        self.wake(index, true);
         self.started.push(index);
     }
 
     fn suspend(&mut self, node: impl Id) {
         let node = self.index(node);
         if self.fleet.is_running(node) && self.suspended.insert(node) {
+            self.wake(node, false);
             let stopped = self.fleet.signal(node, Signal::SIGSTOP);
             self.note(stopped);
         }
@@ -171,6 +175,7 @@ impl Faults for Ring {
     fn resume(&mut self, node: impl Id) {
         let node = self.index(node);
         if self.suspended.remove(&node) {
+            self.wake(node, true);
             let resumed = self.fleet.signal(node, Signal::SIGCONT);
             self.note(resumed);
         }

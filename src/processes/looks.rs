@@ -32,14 +32,14 @@ impl Processes {
     }
 }
 
-/// Waits until the nodes `up` are open for clients and vote.
-pub(super) async fn serving(noted: Rc<Noted>, up: Vec<usize>) {
-    for node in up {
+/// Waits until the nodes that are up, and do not stand still, are open for clients and vote.
+pub(super) async fn serving(noted: Rc<Noted>) {
+    for node in 0..noted.doors.len() {
         let serves = async || {
             let page = status_of(&noted.cluster, node).await;
             noted.is_open(node) && page.is_some_and(|page| page.phase == "serving")
         };
-        while !serves().await {
+        while noted.is_awake(node) && !serves().await {
             sleep(LOOK).await;
         }
     }

@@ -305,9 +305,8 @@ impl Cluster for Processes {
     }
 
     fn until_serving(&mut self) -> Result<(), Failure> {
-        let up = self.ring.awake();
         let noted = Rc::clone(&self.ring.noted);
-        self.through("every node that is up serves", looks::serving(noted, up))
+        self.through("every node that is up serves", looks::serving(noted))
     }
 
     fn heal_and_settle(&mut self) -> Result<(), Failure> {

@@ -234,7 +234,7 @@ pub trait Cluster: Faults + Sized {
     /// As said above.
     fn finish(&mut self) -> Result<History, Failure>;
 
-    /// All operations so far, single ones too, but for those under way.
+    /// All operations so far, single ones too; the outcome of those under way is not known.
     fn history(&self) -> History;
 
     /// Operations that ended without their effect at a node that did not crash meanwhile, as a person
