@@ -4,8 +4,8 @@
 //! It picks any node that runs, a paused or cut-off one too: it cannot know. If the node crashes
 //! under it, the outcome is unknown, whatever the node was about to say.
 
-use super::{ms, rng::Rng};
-use crate::messages::{Completed, Execute, NodeHandle, Verdict};
+use super::{WALL_START, ms, node::SimNode, rng::Rng};
+use crate::messages::{Completed, Execute, Verdict};
 use simpledynamo_protocol::{
     command::{Command, Condition, Expiry, Reply},
     history::{Operation, Outcome},
@@ -26,6 +26,15 @@ pub struct Mix {
     incr: u64,
     cas: u64,
     append: u64,
+    /// So many writes of a thousand are padded to so many bytes.
+    large: (u64, usize),
+    /// So many operations of a thousand are on keys whose values expire.
+    expiring: u64,
+}
+
+/// Whether values of this key may expire.
+pub(super) fn expires(key: &Key) -> bool {
+    key.starts_with(b"e")
 }
 
 impl Default for Mix {
@@ -39,6 +48,8 @@ impl Default for Mix {
             incr: 20,
             cas: 10,
             append: 5,
+            large: (0, 0),
+            expiring: 0,
         }
     }
 }
@@ -72,6 +83,37 @@ impl Mix {
             cas: part(cas),
             append: part(append),
             ..self
+        }
+    }
+
+    /// So many of a thousand written values have about so many bytes.
+    #[must_use]
+    pub fn large(mut self, per_mille: u64, bytes: usize) -> Mix {
+        self.large = (per_mille, bytes);
+        self
+    }
+
+    /// So many of a thousand operations are on two further keys, whose values expire. The checker of
+    /// plain histories leaves such keys undecided.
+    #[must_use]
+    pub fn expiring(mut self, per_mille: u64) -> Mix {
+        self.expiring = per_mille;
+        self
+    }
+
+    /// An operation on a key whose values expire; `wall` is the true time.
+    fn expiring_command(fresh: &str, wall: u64, rng: &mut Rng) -> Command {
+        let set = |expiry| Command::Set {
+            value: fresh.into(),
+            condition: Condition::Always,
+            expiry,
+            get: false,
+        };
+        match rng.below(8) {
+            0..=2 => set(Expiry::At(wall + 10 + rng.below(400))),
+            3 => set(Expiry::Clear),
+            4 => Command::Append(fresh.into()),
+            _ => Command::Get,
         }
     }
 
@@ -150,6 +192,8 @@ pub(super) struct Clients {
     left: u64,
     mix: Mix,
     pub(super) operations: Vec<Operation>,
+    /// By operation: the node that was asked.
+    pub(super) asked: Vec<NodeId>,
 }
 
 impl Clients {
@@ -175,10 +219,15 @@ impl Clients {
     }
 
     /// Takes what has been answered and asks what is due; whether anything happened.
-    pub(super) fn step(&mut self, now: u64, up: &[(NodeId, NodeHandle)], rng: &mut Rng) -> bool {
+    pub(super) fn step(
+        &mut self,
+        now: u64,
+        nodes: &BTreeMap<NodeId, SimNode>,
+        rng: &mut Rng,
+    ) -> bool {
         let mut moved = false;
         for number in 0..self.clients.len() {
-            moved |= self.finish(number, now, rng) | self.ask(number, now, up, rng);
+            moved |= self.finish(number, now, rng) | self.ask(number, now, nodes, rng);
         }
         moved
     }
@@ -210,26 +259,45 @@ impl Clients {
         operation.outcome = outcome;
     }
 
-    fn ask(&mut self, number: usize, now: u64, up: &[(NodeId, NodeHandle)], rng: &mut Rng) -> bool {
+    fn ask(
+        &mut self,
+        number: usize,
+        now: u64,
+        nodes: &BTreeMap<NodeId, SimNode>,
+        rng: &mut Rng,
+    ) -> bool {
         let id = self.first + u32::try_from(number).unwrap_or(0);
         let Some(client) = self.clients.get_mut(number) else { return false };
         if client.flight.is_some() || client.next > now || self.left == 0 {
             return false;
         }
-        let Some((node, handle)) = rng.pick(up) else {
+        let up: Vec<&SimNode> = nodes.values().filter(|node| node.serves()).collect();
+        let Some((node, handle)) =
+            rng.pick(&up).and_then(|node| Some((node.id(), node.handle()?)))
+        else {
             client.next = now + 5_000;
             return false;
         };
         client.count += 1;
-        let number = rng.below(self.mix.keys);
-        let key = Mix::key(number);
-        let fresh = format!("{id}.{}", client.count);
-        let seen = client.seen.get(&key);
-        let command = self.mix.command(number.is_multiple_of(2), &fresh, seen, rng);
+        let mut fresh = format!("{id}.{}", client.count);
+        let (key, command) = if rng.chance(self.mix.expiring) {
+            let key = Key::from(if rng.chance(500) { "e0" } else { "e1" });
+            (key, Mix::expiring_command(&fresh, WALL_START + now / 1_000, rng))
+        } else {
+            let number = rng.below(self.mix.keys);
+            let key = Mix::key(number);
+            if rng.chance(self.mix.large.0) {
+                fresh.push_str(&"x".repeat(self.mix.large.1));
+            }
+            let seen = client.seen.get(&key);
+            let command = self.mix.command(number.is_multiple_of(2), &fresh, seen, rng);
+            (key, command)
+        };
         let (reply, end) = oneshot::channel();
         handle.execute.do_send(Execute { key: key.clone(), command: command.clone(), reply });
-        let flight = Flight { node: *node, place: self.operations.len(), end };
+        let flight = Flight { node, place: self.operations.len(), end };
         client.flight = Some(flight);
+        self.asked.push(node);
         self.left -= 1;
         let outcome = Outcome::Unknown;
         self.operations.push(Operation {

@@ -61,7 +61,7 @@ mod world;
 
 pub use clients::Mix;
 pub use fault::{Trigger, When};
-pub use faults::{DiskFaults, Restart};
+pub use faults::{Clocks, DiskFaults, Restart};
 pub use link::{LinkFaults, Partition};
 pub use node::WALL_START;
 pub use rng::Rng;

@@ -98,6 +98,15 @@ impl SimNode {
         self.state.borrow().clone()
     }
 
+    /// Whether it has ended itself.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Failed(_))
+    }
+
+    pub(super) fn serves(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Running(_))
+    }
+
     pub(super) fn handle(&self) -> Option<NodeHandle> {
         match &*self.state.borrow() {
             State::Running(handle) => Some(handle.clone()),

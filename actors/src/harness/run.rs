@@ -12,7 +12,7 @@ use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 use tokio::sync::oneshot;
 
 /// Simulated time after which clients that are not through are stuck: far above any deadline.
-const PATIENCE: Duration = Duration::from_secs(24 * 3_600);
+const PATIENCE: Duration = Duration::from_secs(1_200);
 
 /// So many clients, to be given something to do; from [`Sim::clients`].
 #[must_use = "clients do nothing before they run"]
@@ -68,12 +68,16 @@ impl Client<'_> {
     /// # Errors
     /// An actor has died, or a rule was broken.
     pub fn ask(self, key: &str, command: Command) -> Result<Outcome, Failure> {
+        self.ask_key(Key::from(key), command)
+    }
+
+    pub(super) fn ask_key(self, key: Key, command: Command) -> Result<Outcome, Failure> {
         let Client { sim, node } = self;
         let Some(handle) = sim.world.nodes.get(&node).and_then(super::node::SimNode::handle) else {
             return Ok(Outcome::Unknown);
         };
         let (reply, mut end) = oneshot::channel();
-        handle.execute.do_send(Execute { key: Key::from(key), command, reply });
+        handle.execute.do_send(Execute { key, command, reply });
         drop(handle);
         let mut outcome = None;
         sim.run(PATIENCE, |_| {

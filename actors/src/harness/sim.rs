@@ -46,8 +46,13 @@ pub struct Config {
     pub coordinators: usize,
     /// How long a sync takes.
     pub sync: Range<Duration>,
+    /// Age at which a tombstone held by all replicas may be forgotten.
+    pub tombstone_grace: Duration,
     /// Whether the text of the message log is kept, for [`Sim::messages`].
     pub keep_log: bool,
+    /// The rule of the protocol that is taken out.
+    #[cfg(feature = "broken-rules")]
+    pub broken: Option<super::broken::Rule>,
 }
 
 impl Config {
@@ -62,7 +67,10 @@ impl Config {
             deadline: ms(2_000),
             coordinators: Limits::default().coordinators,
             sync: Duration::from_micros(sync.start)..Duration::from_micros(sync.end),
+            tombstone_grace: Duration::from_secs(3_600),
             keep_log: false,
+            #[cfg(feature = "broken-rules")]
+            broken: None,
         }
     }
 
@@ -83,7 +91,7 @@ impl Config {
             write_quorum: 2,
             request_timeout: self.request_timeout,
             deadline: self.deadline,
-            tombstone_grace: Duration::from_secs(3_600),
+            tombstone_grace: self.tombstone_grace,
             strategy: "quorum, 3 replicas, read 2, write 2".to_owned(),
             durability: Durability::Sync,
             limits: Limits {
@@ -134,7 +142,7 @@ pub struct Sim {
 }
 
 impl Sim {
-    fn start(config: Config) -> Result<Sim, Failure> {
+    pub(super) fn start(config: Config) -> Result<Sim, Failure> {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| Failure { text: error.to_string() })?;
         let entered = runtime.enter();
