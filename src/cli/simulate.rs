@@ -147,7 +147,8 @@ fn one(seed: u64, arguments: &SimulateArguments) -> Result<(), Failure> {
         clients: arguments.clients,
     };
     let case = Case::draw(seed).select(selection.clone());
-    if let Some(wrong) = selection.faults.iter().flatten().find(|number| **number >= case.faults()) {
+    if let Some(wrong) = selection.faults.iter().flatten().find(|number| **number >= case.faults())
+    {
         return Err(Failure::usage(format!(
             "seed {seed} has {} faults, numbered from 0: there is no fault {wrong}",
             case.faults()
@@ -259,12 +260,16 @@ fn shrunk(case: &Case, seed: u64) -> Result<(), Failure> {
 
 fn many(arguments: &SimulateArguments) -> Result<(), Failure> {
     let from = arguments.from.unwrap_or_else(fresh);
-    let jobs = arguments.jobs.unwrap_or_else(|| {
-        std::thread::available_parallelism().map_or(1, NonZero::get) as u64
-    });
+    let jobs = arguments
+        .jobs
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get) as u64);
     let again = format!("simulate --from {from} --seeds {}", arguments.seeds);
     if !arguments.terse {
-        out::line(format!("seeds {from} to {}; again: {}", from + arguments.seeds - 1, command(&again)))?;
+        out::line(format!(
+            "seeds {from} to {}; again: {}",
+            from + arguments.seeds - 1,
+            command(&again)
+        ))?;
     }
     let started = Instant::now();
     let ended = run_all(from, jobs, arguments)?;
@@ -272,7 +277,10 @@ fn many(arguments: &SimulateArguments) -> Result<(), Failure> {
         return Ok(());
     }
     out::line(&ended.figures)?;
-    out::line(format!("wall time   {:.1} s with {jobs} at a time", started.elapsed().as_secs_f64()))?;
+    out::line(format!(
+        "wall time   {:.1} s with {jobs} at a time",
+        started.elapsed().as_secs_f64()
+    ))?;
     if arguments.check_determinism {
         let text = format!("{again} --jobs {jobs} --terse");
         let words: Vec<_> = text.split(' ').map(str::to_owned).collect();
@@ -377,7 +385,10 @@ fn compare(here: &[Run], arguments: &[String]) -> Result<(), Failure> {
     let there = in_another_process(arguments)?;
     for run in here {
         let Some(other) = there.iter().find(|other| other.seed == run.seed) else {
-            return Err(Failure::new(format!("seed {}: the other process ended before it", run.seed)));
+            return Err(Failure::new(format!(
+                "seed {}: the other process ended before it",
+                run.seed
+            )));
         };
         if other != run {
             return Err(Failure::new(format!(

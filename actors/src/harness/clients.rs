@@ -238,6 +238,12 @@ impl Clients {
         let outcome = match flight.end.try_recv() {
             Ok(Completed { verdict: Verdict::Reply(reply), .. }) => Outcome::Reply(reply),
             Ok(Completed { verdict: Verdict::NotApplied(_), .. }) => Outcome::NotApplied,
+            #[cfg(feature = "broken-rules")]
+            Ok(Completed { verdict: Verdict::Unknown, .. })
+                if super::broken::is_broken(super::broken::Rule::HonestUnknown) =>
+            {
+                Outcome::NotApplied
+            }
             Ok(Completed { verdict: Verdict::Unknown, .. }) => Outcome::Unknown,
             Err(oneshot::error::TryRecvError::Closed) => Outcome::Unknown,
             Err(oneshot::error::TryRecvError::Empty) => return false,
@@ -272,8 +278,7 @@ impl Clients {
             return false;
         }
         let up: Vec<&SimNode> = nodes.values().filter(|node| node.serves()).collect();
-        let Some((node, handle)) =
-            rng.pick(&up).and_then(|node| Some((node.id(), node.handle()?)))
+        let Some((node, handle)) = rng.pick(&up).and_then(|node| Some((node.id(), node.handle()?)))
         else {
             client.next = now + 5_000;
             return false;

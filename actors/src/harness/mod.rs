@@ -41,6 +41,8 @@
 //! identity take no time. Clients have no network of their own. Log records of nodes are the
 //! process's.
 
+#[cfg(feature = "broken-rules")]
+pub mod broken;
 mod clients;
 mod disk;
 mod fault;

@@ -87,8 +87,8 @@ impl Config {
             listen,
             peers: peers.into_iter().filter(|peer| peer.id != me).collect(),
             ring: Ring::new(ids, 3),
-            read_quorum: 2,
-            write_quorum: 2,
+            read_quorum: self.quorum(),
+            write_quorum: self.quorum(),
             request_timeout: self.request_timeout,
             deadline: self.deadline,
             tombstone_grace: self.tombstone_grace,
@@ -104,6 +104,16 @@ impl Config {
             secret: None,
             data_dir: PathBuf::new(),
         }
+    }
+
+    #[cfg(feature = "broken-rules")]
+    fn quorum(&self) -> usize {
+        if self.broken == Some(super::broken::Rule::Majority) { 1 } else { 2 }
+    }
+
+    #[cfg(not(feature = "broken-rules"))]
+    fn quorum(&self) -> usize {
+        2
     }
 
     /// Starts the ring and waits until every node serves.
@@ -143,6 +153,8 @@ pub struct Sim {
 
 impl Sim {
     pub(super) fn start(config: Config) -> Result<Sim, Failure> {
+        #[cfg(feature = "broken-rules")]
+        super::broken::take_out(config.broken);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| Failure { text: error.to_string() })?;
         let entered = runtime.enter();

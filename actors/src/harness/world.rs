@@ -5,15 +5,7 @@
 //! of the next message where that is near, else to the next timer of any node, whichever comes
 //! first. Tokio's timers count milliseconds; messages, syncs and clients are finer.
 
-use super::{
-    Id,
-    clients::Clients,
-    fault::micros,
-    node::SimNode,
-    panics,
-    rng::Rng,
-    wire::Wire,
-};
+use super::{Id, clients::Clients, fault::micros, node::SimNode, panics, rng::Rng, wire::Wire};
 use simpledynamo_protocol::ring::NodeId;
 use std::{
     cell::RefCell,

@@ -108,7 +108,8 @@ impl Case {
     }
 
     pub(super) fn selected(&self) -> impl Iterator<Item = (usize, &Planned)> {
-        let kept = |number: &usize| self.selection.faults.as_ref().is_none_or(|it| it.contains(number));
+        let kept =
+            |number: &usize| self.selection.faults.as_ref().is_none_or(|it| it.contains(number));
         self.schedule.iter().enumerate().filter(move |(number, _)| kept(number))
     }
 
@@ -240,7 +241,10 @@ impl Draw {
             let lasts = self.span(ms(5)..ms(900));
             let fault = match self.rng.below(8) {
                 // Two nodes would suffer from these.
-                0 => Fault::Partition { group: vec![self.node(config)], outward: self.rng.chance(500) },
+                0 => Fault::Partition {
+                    group: vec![self.node(config)],
+                    outward: self.rng.chance(500),
+                },
                 _ => self.fault(config),
             };
             if !matches!(fault, Fault::Cut { .. } | Fault::Link { .. }) {
@@ -303,7 +307,9 @@ impl Draw {
                 Fault::Disk { node, fault }
             }
             9 => Fault::SlowDisk { node, most: ms(120) },
-            10 => Fault::Clock { node, millis: 1 + i64::try_from(self.rng.below(900)).unwrap_or(0) },
+            10 => {
+                Fault::Clock { node, millis: 1 + i64::try_from(self.rng.below(900)).unwrap_or(0) }
+            }
             11 => {
                 let tag = self.rng.pick(&STEPS).copied();
                 let (from, to) = (Some(node), (node != other).then_some(other));

@@ -83,14 +83,18 @@ impl Fault {
 
 impl fmt::Display for Planned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let after = self.lasts.map_or_else(String::new, |lasts| format!(" {} ms", lasts.as_millis()));
+        let after =
+            self.lasts.map_or_else(String::new, |lasts| format!(" {} ms", lasts.as_millis()));
         write!(f, "{:>9.3} s  ", self.at.as_secs_f64())?;
         match &self.fault {
             Fault::Crash { node } => write!(f, "{node} crashes, starts again after{after}"),
             Fault::CrashAt { node, sent, tag, nth } => {
                 let step = if *sent { "has sent" } else { "has received" };
                 let name = name(*tag);
-                write!(f, "from here on {node} crashes when it {step} {name} number {nth}, starts again after{after}")
+                write!(
+                    f,
+                    "from here on {node} crashes when it {step} {name} number {nth}, starts again after{after}"
+                )
             }
             Fault::Wipe { node } => {
                 write!(f, "{node} crashes, starts again after{after} on an empty disk")
@@ -115,7 +119,8 @@ impl fmt::Display for Planned {
             }
             Fault::Clock { node, millis } => write!(f, "the clock of {node} jumps by {millis} ms"),
             Fault::Link { from, to, tag, action } => {
-                let end = |node: &Option<NodeId>| node.map_or("any".to_owned(), |it| it.to_string());
+                let end =
+                    |node: &Option<NodeId>| node.map_or("any".to_owned(), |it| it.to_string());
                 let type_ = tag.map_or("messages", name);
                 write!(f, "{} → {}: {type_} ", end(from), end(to))?;
                 match action {

@@ -101,7 +101,11 @@ impl fmt::Display for Figures {
             "recovery    {} emptied nodes copied everything back; {} records copied in all; {} rows of tombstones collected",
             self.relearned, self.copied, self.collected
         )?;
-        write!(f, "checked     {} questions to invariants, {} chosen states", self.checks, self.chosen)?;
+        write!(
+            f,
+            "checked     {} questions to invariants, {} chosen states",
+            self.checks, self.chosen
+        )?;
         if self.undecided > 0 {
             write!(f, ", {} keys undecided", self.undecided)?;
         }

@@ -12,7 +12,7 @@ use crate::harness::{
     fault::{Rule, Step, Trigger, micros},
     ms,
 };
-use simpledynamo_protocol::{ring::NodeId, record::Key};
+use simpledynamo_protocol::{record::Key, ring::NodeId};
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
@@ -80,11 +80,8 @@ pub(super) struct Injector {
 impl Injector {
     /// Plans the selected faults, from now on.
     pub(super) fn begin(case: &Case, world: &mut World) -> Injector {
-        let injector = Injector {
-            case: Rc::new(case.clone()),
-            met: Rc::default(),
-            over: Rc::default(),
-        };
+        let injector =
+            Injector { case: Rc::new(case.clone()), met: Rc::default(), over: Rc::default() };
         injector.see_clocks(world);
         for (number, planned) in case.selected() {
             let (planned, injector) = (planned.clone(), injector.clone());
@@ -121,7 +118,8 @@ impl Injector {
             let mut met = self.met.borrow_mut();
             if !world.is_running(node) {
                 let down = met.downtime.remove(&node).unwrap_or(micros(DOWN));
-                let back = *met.returns.entry(node).or_insert(Return { at: now + down, wipe: false });
+                let back =
+                    *met.returns.entry(node).or_insert(Return { at: now + down, wipe: false });
                 met.disturbed.note(node, now, now);
                 if back.at <= now && !self.over.get() {
                     met.returns.remove(&node);

@@ -19,11 +19,8 @@ pub fn shrink(
 ) -> Selection {
     let (clients, operations) = case.load();
     let all: BTreeSet<usize> = case.schedule().into_iter().map(|(number, _)| number).collect();
-    let mut best = Selection {
-        faults: Some(all),
-        operations: Some(operations),
-        clients: Some(clients),
-    };
+    let mut best =
+        Selection { faults: Some(all), operations: Some(operations), clients: Some(clients) };
     let mut tries = 0;
     let mut attempt = |candidate: Selection, best: &mut Selection| {
         tries += 1;
@@ -34,7 +31,8 @@ pub fn shrink(
         }
         better
     };
-    let fewer = |best: &mut Selection, attempt: &mut dyn FnMut(Selection, &mut Selection) -> bool| {
+    let fewer = |best: &mut Selection,
+                 attempt: &mut dyn FnMut(Selection, &mut Selection) -> bool| {
         let mut size = best.faults.as_ref().map_or(0, BTreeSet::len);
         while size > 0 {
             let mut at = 0;
