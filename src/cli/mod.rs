@@ -16,6 +16,7 @@ pub(crate) mod launch;
 mod node;
 pub(crate) mod out;
 mod signal;
+mod simulate;
 mod start;
 pub(crate) mod status;
 mod torture;
@@ -119,6 +120,13 @@ enum Command {
     /// clients work at all five.
     #[command(after_help = torture::CAVEATS)]
     Torture(torture::TortureArguments),
+    /// Run whole rings on simulated time, with faults drawn from seeds, and check all that must hold.
+    ///
+    /// Nothing is started and nothing is written: nodes, network, disks and clocks are simulated in
+    /// this process, `--config` and `--data-dir` are not used. A failure names its seed and the
+    /// command that replays it.
+    #[command(after_help = simulate::EXAMPLES)]
+    Simulate(simulate::SimulateArguments),
 }
 
 /// A subcommand's node.
@@ -138,6 +146,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     match command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Torture(arguments) => in_runtime(torture::run(&arguments)),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         command => with_cluster(&cluster()?, &place, command),
     }
 }
@@ -145,7 +154,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 /// The commands that need the configuration.
 fn with_cluster(cluster: &Cluster, place: &Place, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Check(_) | Command::Torture(_) => Ok(()),
+        Command::Check(_) | Command::Torture(_) | Command::Simulate(_) => Ok(()),
         Command::Up => in_runtime(up::run(cluster, place)),
         Command::Node(arguments) => node::run(cluster, place, &arguments),
         Command::Kill(node) => signal::kill(cluster, place, node.id),

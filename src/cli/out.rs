@@ -38,3 +38,10 @@ pub(super) fn progress(text: impl Display) {
         let _ = io::stderr().flush();
     }
 }
+
+/// A line about long work where there is no terminal to write it anew on.
+pub(super) fn progress_line(text: impl Display) {
+    if !io::stderr().is_terminal() {
+        note(text);
+    }
+}

@@ -21,7 +21,7 @@ use std::{
     collections::BTreeMap,
     io,
     rc::Rc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::time::{Instant, sleep};
 
@@ -183,6 +183,11 @@ pub(super) struct Batch {
     pub(super) under_way: Cell<u64>,
 }
 
+fn wall_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// One client's work, until no operation is left to begin.
 pub(super) async fn work(batch: Rc<Batch>, mut asker: Asker, mut rng: Rng) {
     let mut connections = Connections::default();
@@ -205,7 +210,7 @@ pub(super) async fn work(batch: Rc<Batch>, mut asker: Asker, mut rng: Rng) {
         }
         batch.left.set(left);
         batch.under_way.set(batch.under_way.get() + 1);
-        let (key, command) = asker.next(&batch.mix, &mut rng);
+        let (key, command) = asker.next(&batch.mix, wall_millis(), &mut rng);
         let asked = (key.clone(), command.clone());
         match connections.operate(asker.id, node, noted, asked).await {
             Ok((outcome, error)) => {

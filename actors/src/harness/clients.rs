@@ -4,15 +4,19 @@
 //! It picks any node that runs, a paused or cut-off one too: it cannot know. If the node crashes
 //! under it, the outcome is unknown, whatever the node was about to say.
 
-use super::{fault::micros_of, ms, rng::Rng};
-use crate::messages::{Completed, Execute, NodeHandle, Verdict};
+use super::{WALL_START, fault::micros_of, ms, node::SimNode, rng::Rng};
+use crate::messages::{Completed, Execute, Verdict};
 use simpledynamo_protocol::{
     command::{Command, Condition, Expiry, Reply},
     history::{Operation, Outcome},
     record::{Key, Value},
     ring::NodeId,
 };
-use std::{collections::VecDeque, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    time::Duration,
+};
 use tokio::sync::oneshot;
 
 /// What clients do: weights of the operations, how many keys, how long they think.
@@ -27,6 +31,15 @@ pub struct Mix {
     incr: u64,
     cas: u64,
     append: u64,
+    /// So many writes of a thousand are padded to so many bytes.
+    large: (u64, usize),
+    /// So many operations of a thousand are on keys whose values expire.
+    expiring: u64,
+}
+
+/// Whether values of this key may expire.
+pub(super) fn expires(key: &Key) -> bool {
+    key.starts_with(b"e")
 }
 
 impl Default for Mix {
@@ -41,6 +54,8 @@ impl Default for Mix {
             incr: 20,
             cas: 10,
             append: 5,
+            large: (0, 0),
+            expiring: 0,
         }
     }
 }
@@ -96,6 +111,37 @@ impl Mix {
         let kind = if counter { 'n' } else { 's' };
         let name = if self.own { format!("{kind}{n}-{client}") } else { format!("{kind}{n}") };
         (Key::from(name.as_str()), counter)
+    }
+
+    /// So many of a thousand written values have about so many bytes.
+    #[must_use]
+    pub fn large(mut self, per_mille: u64, bytes: usize) -> Mix {
+        self.large = (per_mille, bytes);
+        self
+    }
+
+    /// So many of a thousand operations are on two further keys, whose values expire. The checker of
+    /// plain histories leaves such keys undecided.
+    #[must_use]
+    pub fn expiring(mut self, per_mille: u64) -> Mix {
+        self.expiring = per_mille;
+        self
+    }
+
+    /// An operation on a key whose values expire; `wall` is the true time.
+    fn expiring_command(fresh: &str, wall: u64, rng: &mut Rng) -> Command {
+        let set = |expiry| Command::Set {
+            value: fresh.into(),
+            condition: Condition::Always,
+            expiry,
+            get: false,
+        };
+        match rng.below(8) {
+            0..=2 => set(Expiry::At(wall + 10 + rng.below(400))),
+            3 => set(Expiry::Clear),
+            4 => Command::Append(fresh.into()),
+            _ => Command::Get,
+        }
     }
 
     fn command(&self, counter: bool, fresh: &str, seen: Option<&Value>, rng: &mut Rng) -> Command {
@@ -162,8 +208,13 @@ impl Asker {
         Asker { id, count: 0, seen: VecDeque::new() }
     }
 
-    /// What it asks next.
-    pub fn next(&mut self, mix: &Mix, rng: &mut Rng) -> (Key, Command) {
+    /// What it asks next; `wall` is the true time, Unix milliseconds.
+    pub fn next(&mut self, mix: &Mix, wall: u64, rng: &mut Rng) -> (Key, Command) {
+        if rng.chance(mix.expiring) {
+            let key = Key::from(if rng.chance(500) { "e0" } else { "e1" });
+            let fresh = self.fresh();
+            return (key, Mix::expiring_command(&fresh, wall, rng));
+        }
         let (key, counter) = mix.any(self.id, rng);
         let command = self.command(&key, counter, mix, rng);
         (key, command)
@@ -171,10 +222,18 @@ impl Asker {
 
     /// What it asks of this key, which counts or holds text.
     pub fn command(&mut self, key: &Key, counter: bool, mix: &Mix, rng: &mut Rng) -> Command {
-        self.count += 1;
-        let fresh = format!("{}.{}", self.id, self.count);
+        let mut fresh = self.fresh();
+        if rng.chance(mix.large.0) {
+            fresh.push_str(&"x".repeat(mix.large.1));
+        }
         let seen = self.seen.iter().find(|(of, _)| of == key).map(|(_, value)| value);
         mix.command(counter, &fresh, seen, rng)
+    }
+
+    /// A value that nobody else writes.
+    fn fresh(&mut self) -> String {
+        self.count += 1;
+        format!("{}.{}", self.id, self.count)
     }
 
     /// What it was told.
@@ -216,6 +275,8 @@ pub(super) struct Clients {
     pub(super) operations: Vec<Operation>,
     /// The first operations that a node ended without a reply, by its own word.
     pub(super) refused: Vec<String>,
+    /// By operation: the node that was asked.
+    pub(super) asked: Vec<NodeId>,
 }
 
 impl Clients {
@@ -247,10 +308,15 @@ impl Clients {
     }
 
     /// Takes what has been answered and asks what is due; whether anything happened.
-    pub(super) fn step(&mut self, now: u64, up: &[(NodeId, NodeHandle)], rng: &mut Rng) -> bool {
+    pub(super) fn step(
+        &mut self,
+        now: u64,
+        nodes: &BTreeMap<NodeId, SimNode>,
+        rng: &mut Rng,
+    ) -> bool {
         let mut moved = false;
         for number in 0..self.clients.len() {
-            moved |= self.finish(number, now, rng) | self.ask(number, now, up, rng);
+            moved |= self.finish(number, now, rng) | self.ask(number, now, nodes, rng);
         }
         moved
     }
@@ -261,6 +327,12 @@ impl Clients {
         let outcome = match flight.end.try_recv() {
             Ok(Completed { verdict: Verdict::Reply(reply), .. }) => Outcome::Reply(reply),
             Ok(Completed { verdict: Verdict::NotApplied(_), .. }) => Outcome::NotApplied,
+            #[cfg(feature = "broken-rules")]
+            Ok(Completed { verdict: Verdict::Unknown, .. })
+                if super::broken::is_broken(super::broken::Rule::HonestUnknown) =>
+            {
+                Outcome::NotApplied
+            }
             Ok(Completed { verdict: Verdict::Unknown, .. }) => Outcome::Unknown,
             Err(oneshot::error::TryRecvError::Closed) => {
                 // The node is ending: no word of its own.
@@ -298,21 +370,30 @@ impl Clients {
         operation.outcome = outcome;
     }
 
-    fn ask(&mut self, number: usize, now: u64, up: &[(NodeId, NodeHandle)], rng: &mut Rng) -> bool {
+    fn ask(
+        &mut self,
+        number: usize,
+        now: u64,
+        nodes: &BTreeMap<NodeId, SimNode>,
+        rng: &mut Rng,
+    ) -> bool {
         let Some(client) = self.clients.get_mut(number) else { return false };
         if client.flight.is_some() || client.next > now || self.left == 0 {
             return false;
         }
-        let Some((node, handle)) = rng.pick(up) else {
+        let up: Vec<&SimNode> = nodes.values().filter(|node| node.serves()).collect();
+        let Some((node, handle)) = rng.pick(&up).and_then(|node| Some((node.id(), node.handle()?)))
+        else {
             client.next = now + 5_000;
             return false;
         };
         let id = client.asker.id;
-        let (key, command) = client.asker.next(&self.mix, rng);
+        let (key, command) = client.asker.next(&self.mix, WALL_START + now / 1_000, rng);
         let (reply, end) = oneshot::channel();
         handle.execute.do_send(Execute { key: key.clone(), command: command.clone(), reply });
-        let flight = Flight { node: *node, place: self.operations.len(), end };
+        let flight = Flight { node, place: self.operations.len(), end };
         client.flight = Some(flight);
+        self.asked.push(node);
         self.left -= 1;
         let outcome = Outcome::Unknown;
         self.operations.push(Operation {

@@ -2,11 +2,12 @@
 
 use super::{
     Disk, Faults, Id, Restart, Sim,
+    disk::DiskFault,
     fault::{Trigger, When, micros_of},
     node::SimNode,
     world::World,
 };
-use crate::storage::{CommitFault, MemoryPlace};
+use crate::storage::MemoryPlace;
 use simpledynamo_protocol::ring::NodeId;
 use std::{ops::Range, time::Duration};
 
@@ -16,22 +17,36 @@ pub struct DiskFaults<'a> {
     node: NodeId,
 }
 
+/// The wall clocks of all nodes; from [`World::clock`].
+pub struct Clocks<'a> {
+    world: &'a mut World,
+}
+
+impl Clocks<'_> {
+    /// Every node's wall clock jumps ahead by so much, as when somebody sets it; no time passes.
+    pub fn advance(self, span: Duration) {
+        let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        for node in self.world.nodes.values() {
+            node.skew.set(node.skew.get().saturating_add(millis));
+        }
+    }
+}
+
 impl DiskFaults<'_> {
     /// The next commit fails, and what it wrote is lost.
     pub fn fail_sync(self) {
-        self.fail(CommitFault::Lost);
+        self.fail(DiskFault::Lost);
     }
 
-    /// The next commit fails, and yet all of it is found after the restart.
+    /// The next commit fails, and yet its first writes, one at least, are found after the restart.
     pub fn torn_write(self) {
-        self.fail(CommitFault::Kept);
+        self.fail(DiskFault::Torn);
     }
 
-    /// Every commit fails until the node is started again, on a disk with room.
+    /// The next commit fails for want of room, and all after it until the node is started again, on
+    /// a disk with room.
     pub fn full(self) {
-        if let Some(node) = self.world.nodes.get(&self.node) {
-            node.disk.fill();
-        }
+        self.fail(DiskFault::Full);
     }
 
     /// Every sync takes so long, in this life and later ones.
@@ -41,7 +56,7 @@ impl DiskFaults<'_> {
         }
     }
 
-    fn fail(self, fault: CommitFault) {
+    fn fail(self, fault: DiskFault) {
         if let Some(node) = self.world.nodes.get(&self.node) {
             node.disk.fail_next(fault);
         }
@@ -53,6 +68,17 @@ impl World {
     #[must_use]
     pub fn is_running(&self, node: impl Id) -> bool {
         self.nodes.get(&node.id()).is_some_and(SimNode::is_up)
+    }
+
+    /// Whether a node has nothing to copy back.
+    pub(super) fn votes(&self, node: NodeId) -> bool {
+        self.wire.borrow().places.get(&node).is_some_and(MemoryPlace::votes)
+    }
+
+    /// Whether a node stands still, or any of its links is cut.
+    pub(super) fn is_cut_off(&self, node: NodeId) -> bool {
+        let paused = self.nodes.get(&node).is_some_and(|node| node.paused);
+        paused || self.wire.borrow().cut.iter().any(|(from, to)| *from == node || *to == node)
     }
 
     /// Whether every node runs and has nothing to copy back: only then can a disk be lost.
@@ -88,6 +114,11 @@ impl World {
         let node = self.known(node);
         self.set_paused(node, true);
         self.after(span, move |world| world.set_paused(node, false));
+    }
+
+    /// The wall clocks of all nodes.
+    pub fn clock(&mut self) -> Clocks<'_> {
+        Clocks { world: self }
     }
 
     /// A node's disk.

@@ -51,7 +51,7 @@ impl LinkFaults<'_> {
 
     fn rule(self, action: Action) -> Self {
         let LinkFaults { from, to, tag, .. } = self;
-        self.world.wire.borrow_mut().rules.push(Rule { from, to, tag, action });
+        self.world.wire.borrow_mut().rules.push(Rule { from, to, tag, action, mark: 0 });
         self
     }
 }

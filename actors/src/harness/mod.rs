@@ -47,6 +47,8 @@
 struct Page;
 
 mod beside;
+#[cfg(feature = "broken-rules")]
+pub mod broken;
 mod clients;
 mod cluster;
 mod disk;
@@ -72,7 +74,7 @@ pub use cluster::{
     Client, Clients, Cluster, Disk, Faults, Held, Pairs, Partition, Restart, Running, play,
 };
 pub use fault::{Trigger, When};
-pub use faults::DiskFaults;
+pub use faults::{Clocks, DiskFaults};
 pub use link::LinkFaults;
 pub use node::WALL_START;
 pub use rng::Rng;

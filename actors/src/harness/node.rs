@@ -100,6 +100,15 @@ impl SimNode {
         self.state.borrow().clone()
     }
 
+    /// Whether it has ended itself.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Failed(_))
+    }
+
+    pub(super) fn serves(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Running(_))
+    }
+
     pub(super) fn handle(&self) -> Option<NodeHandle> {
         match &*self.state.borrow() {
             State::Running(handle) => Some(handle.clone()),
@@ -114,6 +123,8 @@ impl SimNode {
     /// The next life begins, on the disk as it is.
     pub(super) fn start(&mut self, network: &Rc<RefCell<Wire>>, origin: Instant, rng: &mut Rng) {
         self.disk = self.disk.next_life(rng);
+        #[cfg(feature = "broken-rules")]
+        self.tamper_with_disk();
         let node = self.id();
         let (life, place) = {
             let mut wire = network.borrow_mut();
@@ -150,6 +161,17 @@ impl SimNode {
         });
         self.local = Some(local);
         self.woken.flag.store(true, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "broken-rules")]
+    fn tamper_with_disk(&self) {
+        use super::broken::{Rule, is_broken};
+        if is_broken(Rule::DurableCeiling) {
+            self.disk.forget_ceiling();
+        }
+        if is_broken(Rule::AnswerAfterSync) {
+            self.disk.lie();
+        }
     }
 
     /// The process is gone: its tasks, its memory, what it had not synced.
@@ -216,8 +238,17 @@ impl Life {
         let parts = Parts { settings, identity, store, clock };
         let (handle, mut stopper) = wire(net, parts, |writer, replica| {
             let syncing = async move |writes: &[simpledynamo_protocol::effect::Write]| {
-                disk.begin(writes);
                 let span = rng.within(&sync.borrow());
+                #[cfg(feature = "broken-rules")]
+                if super::broken::is_broken(super::broken::Rule::AnswerAfterSync) {
+                    let (disk, network) = (disk.clone(), network.clone());
+                    tokio::task::spawn_local(async move {
+                        nap(&network, span).await;
+                        disk.catch_up();
+                    });
+                    return;
+                }
+                disk.begin(writes);
                 nap(&network, span).await;
             };
             tokio::task::spawn_local(writer.run(replica, syncing));

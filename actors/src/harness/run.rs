@@ -17,7 +17,7 @@ use std::{cell::RefCell, collections::BTreeMap, future::Future, rc::Rc, time::Du
 use tokio::sync::oneshot;
 
 /// Simulated time after which clients that are not through are stuck: far above any deadline.
-const PATIENCE: Duration = Duration::from_secs(24 * 3_600);
+const PATIENCE: Duration = Duration::from_secs(1_200);
 /// Simulated time after which a node that was asked how it is does not answer.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// Rows or keys asked for at once.
@@ -73,6 +73,33 @@ impl Sim {
     pub fn stored(&self, node: impl Id, key: &str) -> Option<Record> {
         let rows = self.nodes.get(&self.known(node))?.disk.rows();
         rows.into_iter().find(|(of, _)| **of == *key.as_bytes()).map(|(_, record)| record)
+    }
+
+    /// One operation at a node, from its call to its end, which is not noted in the history.
+    pub(super) fn ask_key(
+        &mut self,
+        node: NodeId,
+        key: Key,
+        command: Command,
+    ) -> Result<Outcome, Failure> {
+        let Some(handle) = self.world.nodes.get(&node).and_then(SimNode::handle) else {
+            return Ok(Outcome::Unknown);
+        };
+        let (reply, mut end) = oneshot::channel();
+        handle.execute.do_send(Execute { key, command, reply });
+        drop(handle);
+        let mut outcome = None;
+        self.run(PATIENCE, |_| {
+            outcome = match end.try_recv() {
+                Ok(Completed { verdict: Verdict::Reply(reply), .. }) => Some(Outcome::Reply(reply)),
+                Ok(Completed { verdict: Verdict::NotApplied(_), .. }) => Some(Outcome::NotApplied),
+                Ok(Completed { verdict: Verdict::Unknown, .. })
+                | Err(oneshot::error::TryRecvError::Closed) => Some(Outcome::Unknown),
+                Err(oneshot::error::TryRecvError::Empty) => None,
+            };
+            outcome.is_some()
+        })?;
+        outcome.ok_or_else(|| self.failure("an operation never ends"))
     }
 
     /// Asks a node from inside, as its front ends do.
@@ -194,28 +221,13 @@ impl Cluster for Sim {
 
     fn ask(&mut self, node: NodeId, key: &str, command: Command) -> Result<Outcome, Failure> {
         let node = self.known(node);
-        let Some(handle) = self.world.nodes.get(&node).and_then(SimNode::handle) else {
-            return Ok(Outcome::Unknown);
-        };
         let (key, call) = (Key::from(key), self.world.now());
-        let (reply, mut end) = oneshot::channel();
-        handle.execute.do_send(Execute { key: key.clone(), command: command.clone(), reply });
-        drop(handle);
-        let mut outcome = None;
-        self.run(PATIENCE, |_| {
-            outcome = match end.try_recv() {
-                Ok(Completed { verdict: Verdict::Reply(reply), .. }) => Some(Outcome::Reply(reply)),
-                Ok(Completed { verdict: Verdict::NotApplied(_), .. }) => Some(Outcome::NotApplied),
-                Ok(Completed { verdict: Verdict::Unknown, .. })
-                | Err(oneshot::error::TryRecvError::Closed) => Some(Outcome::Unknown),
-                Err(oneshot::error::TryRecvError::Empty) => None,
-            };
-            outcome.is_some()
-        })?;
-        let outcome = outcome.ok_or_else(|| self.failure("an operation never ends"))?;
+        let outcome = self.ask_key(node, key.clone(), command.clone())?;
         let returned = Some(self.world.now()).filter(|_| outcome != Outcome::Unknown);
+        let outcome_told = outcome.clone();
+        self.world.clients.asked.push(node);
         let done =
-            Operation { client: NOBODY, key, command, call, returned, outcome: outcome.clone() };
+            Operation { client: NOBODY, key, command, call, returned, outcome: outcome_told };
         self.world.clients.operations.push(done);
         Ok(outcome)
     }
