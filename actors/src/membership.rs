@@ -187,6 +187,13 @@ impl Membership {
             log::warn!("this node lost what it stored: it copies all from its peers, then votes");
             self.ways.replica.do_send(Part::Learn { ceiling });
             self.enter(Phase::Learning);
+            #[cfg(feature = "broken-rules")]
+            if crate::harness::broken::is_broken(crate::harness::broken::Rule::LearnerSilent) {
+                let me = self.ways.replica.clone();
+                me.do_send(Part::Vote);
+                self.phase = Phase::Serving;
+                self.ways.router.do_send(Enter(Phase::Serving));
+            }
         } else {
             log::info!("this store is new and so is the node: it votes");
             self.ways.replica.do_send(Part::Vote);

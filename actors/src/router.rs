@@ -294,8 +294,13 @@ impl Router {
         self.next_asker += 1;
         let seed = self.next_asker ^ self.incarnation << 32 ^ u64::from(self.me.0) << 48;
         let known = self.known.take(key);
+        #[cfg(feature = "broken-rules")]
+        let tampered = config.clone();
         let proposer = Proposer::new(key.clone(), config, known, ask, seed);
-        Coordinator::new(key.clone(), self.ways.clone(), proposer).start()
+        let coordinator = Coordinator::new(key.clone(), self.ways.clone(), proposer);
+        #[cfg(feature = "broken-rules")]
+        let coordinator = coordinator.tampered(tampered, ask);
+        coordinator.start()
     }
 
     /// Keeps the number of coordinators within its bound: those longest unused are asked to end.

@@ -94,6 +94,8 @@ pub struct Sync {
     last_pass: Time,
     last_told: Time,
     steps: Vec<catchup::Step>,
+    #[cfg(feature = "broken-rules")]
+    listings: crate::harness::broken::Listings,
 }
 
 impl Sync {
@@ -113,6 +115,8 @@ impl Sync {
             last_pass: now,
             last_told: now,
             steps: Vec::new(),
+            #[cfg(feature = "broken-rules")]
+            listings: Default::default(),
         }
     }
 
@@ -256,6 +260,12 @@ impl Handler<FromReplica> for Sync {
                     sweep.message(now, from, listed, &mut steps);
                 }
                 self.swept(steps);
+            }
+            #[cfg(feature = "broken-rules")]
+            message::Message::Listed(listed) => {
+                for (from, listed) in self.listings.incoming(self.ways.me, from, listed) {
+                    self.catch_up.message(now.mono, from, listed.into(), &mut self.steps);
+                }
             }
             message => self.catch_up.message(now.mono, from, message, &mut self.steps),
         }

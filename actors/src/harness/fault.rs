@@ -30,6 +30,8 @@ pub(super) struct Rule {
     pub(super) to: NodeId,
     pub(super) tag: Option<u16>,
     pub(super) action: Action,
+    /// By what a rule is taken back; 0 where nothing does.
+    pub(super) mark: u64,
 }
 
 /// What the rules have decided about one message.
@@ -138,6 +140,11 @@ pub struct Trigger {
 }
 
 impl Trigger {
+    /// The `nth` message of a type that leaves `at`, or reaches it.
+    pub(super) fn of(step: Step, tag: u16, at: NodeId, nth: u64) -> Trigger {
+        Trigger { step, tag, at: Some(at), peer: None, left: nth }
+    }
+
     /// Only at this node, the one that sends or receives. It is the one that crashes.
     #[must_use]
     pub fn at(mut self, node: impl Id) -> Trigger {

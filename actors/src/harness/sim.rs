@@ -2,6 +2,7 @@
 
 use super::{
     Failure,
+    beside::Beside,
     fault::{micros, micros_of},
     log::Log,
     ms,
@@ -12,7 +13,8 @@ use super::{
     world::World,
 };
 use crate::{
-    messages::Phase,
+    clock::Clock,
+    messages::{NodeHandle, Phase},
     settings::{Durability, Limits, Peer, Settings},
 };
 use simpledynamo_protocol::ring::{NodeId, Ring};
@@ -48,8 +50,15 @@ pub struct Config {
     pub coordinators: usize,
     /// How long a sync takes.
     pub sync: Range<Duration>,
+    /// Age at which a tombstone held by all replicas may be forgotten.
+    pub tombstone_grace: Duration,
     /// Whether the text of the message log is kept, for [`Sim::messages`].
     pub keep_log: bool,
+    /// What runs in each node's process beside its own actors, from [`Config::beside`].
+    pub beside: Option<Beside>,
+    /// The rule of the protocol that is taken out.
+    #[cfg(feature = "broken-rules")]
+    pub broken: Option<super::broken::Rule>,
 }
 
 impl Config {
@@ -65,8 +74,23 @@ impl Config {
             deadline: ms(2_000),
             coordinators: Limits::default().coordinators,
             sync: Duration::from_micros(sync.start)..Duration::from_micros(sync.end),
+            tombstone_grace: Duration::from_secs(3_600),
             keep_log: false,
+            beside: None,
+            #[cfg(feature = "broken-rules")]
+            broken: None,
         }
+    }
+
+    /// Starts actors of one's own in each node's process, each time it starts: `start` gets what the
+    /// node's front ends get, the node's clock and its settings.
+    #[must_use]
+    pub fn beside(
+        mut self,
+        start: impl Fn(NodeHandle, Clock, &Settings) + Send + Sync + 'static,
+    ) -> Config {
+        self.beside = Some(Beside::new(start));
+        self
     }
 
     fn settings(&self, me: NodeId) -> Settings {
@@ -82,12 +106,12 @@ impl Config {
             listen,
             peers: peers.into_iter().filter(|peer| peer.id != me).collect(),
             ring: Ring::new(ids, 3),
-            read_quorum: 2,
-            write_quorum: 2,
+            read_quorum: self.quorum(),
+            write_quorum: self.quorum(),
             request_timeout: self.request_timeout,
             hedge_after: self.hedge_after,
             deadline: self.deadline,
-            tombstone_grace: Duration::from_secs(3_600),
+            tombstone_grace: self.tombstone_grace,
             strategy: "quorum, 3 replicas, read 2, write 2".to_owned(),
             durability: Durability::Sync,
             limits: Limits {
@@ -100,6 +124,16 @@ impl Config {
             secret: None,
             data_dir: PathBuf::new(),
         }
+    }
+
+    #[cfg(feature = "broken-rules")]
+    fn quorum(&self) -> usize {
+        if self.broken == Some(super::broken::Rule::Majority) { 1 } else { 2 }
+    }
+
+    #[cfg(not(feature = "broken-rules"))]
+    fn quorum(&self) -> usize {
+        2
     }
 
     /// Starts the ring and waits until every node serves.
@@ -138,14 +172,19 @@ pub struct Sim {
 }
 
 impl Sim {
-    fn start(config: Config) -> Result<Sim, Failure> {
+    pub(super) fn start(config: Config) -> Result<Sim, Failure> {
+        #[cfg(feature = "broken-rules")]
+        super::broken::take_out(config.broken);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| Failure { text: error.to_string() })?;
         let entered = runtime.enter();
         let origin = Instant::now();
         let settings = config.nodes.iter().map(|id| config.settings(NodeId(*id)));
         let nodes: BTreeMap<_, _> = settings
-            .map(|settings| (settings.me, SimNode::new(settings, micros_of(&config.sync))))
+            .map(|settings| {
+                let node = SimNode::new(settings, micros_of(&config.sync), config.beside.clone());
+                (node.id(), node)
+            })
             .collect();
         let addresses = nodes.values().map(|node| (node.settings.listen, node.id())).collect();
         let log = Log::new(config.keep_log);

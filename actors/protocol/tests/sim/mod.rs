@@ -26,5 +26,4 @@ pub mod invariants;
 pub mod mutant;
 pub mod node;
 pub mod rng;
-pub mod ttl;
 pub mod world;

@@ -147,7 +147,10 @@ impl Proposer {
         }
         match self.known.record.clone() {
             Some(state) if !self.known.chosen => {
-                let version = state.stamp.version;
+                // A stamp that this ballot has sent before may have old acknowledgements under way.
+                // They say what was chosen once, not that nobody has taken the key over since.
+                let again = state.stamp.ballot == ballot;
+                let version = state.stamp.version + u64::from(again);
                 let record = Record { stamp: Stamp { ballot, version }, ..state };
                 self.start_accept(now, record, served, out);
             }
