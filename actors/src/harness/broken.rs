@@ -114,7 +114,8 @@ impl Tamper {
         {
             ask.asker += 1 << 40;
             *proposer = Proposer::new(key.clone(), config.clone(), known, *ask, ask.asker);
-            for request in requests {
+            // Another order: the next content, not the same one again.
+            for request in requests.into_iter().rev() {
                 proposer.request(now, request, out);
             }
         }

@@ -8,6 +8,7 @@ use super::{
     world::World,
 };
 use crate::storage::MemoryPlace;
+use actix::Actor;
 use simpledynamo_protocol::ring::NodeId;
 use std::{ops::Range, time::Duration};
 
@@ -63,6 +64,17 @@ impl DiskFaults<'_> {
     }
 }
 
+/// An actor that dies at once.
+struct Doomed;
+
+impl Actor for Doomed {
+    type Context = actix::Context<Doomed>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        panic!("broken on purpose, by World::break_actor");
+    }
+}
+
 impl World {
     /// Whether a node has a process.
     #[must_use]
@@ -106,6 +118,16 @@ impl World {
     pub fn restart(&mut self, node: impl Id) -> Restart<'_, World> {
         let node = self.known(node);
         Faults::restart(self, node)
+    }
+
+    /// An actor of a node panics, as a bug in one would make it.
+    pub fn break_actor(&mut self, node: impl Id) {
+        let node = self.known(node);
+        if let Some(node) = self.nodes.get(&node) {
+            node.spawn(async {
+                Doomed.start();
+            });
+        }
     }
 
     /// A node stands still for so long, as if stopped by a signal. Its kernel goes on: what comes

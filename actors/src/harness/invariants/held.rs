@@ -6,6 +6,13 @@
 use simpledynamo_protocol::{ballot::Stamp, message::Message, record::Key, ring::NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How a record came to be stored, as far as one can tell: one that both others hold may have been
+/// copied.
+pub(super) enum Way {
+    Accepted,
+    Copied,
+}
+
 #[derive(Default)]
 pub(super) struct Held {
     /// Who was asked to accept a state.
@@ -27,14 +34,16 @@ impl Held {
         at: NodeId,
         key: &Key,
         stamp: Stamp,
-    ) -> Result<(), &'static str> {
+    ) -> Result<Way, &'static str> {
         let state = (key.clone(), stamp);
         let asked = self.asked.get(&state).is_some_and(|asked| asked.contains(&at));
         let stored = self.stored.entry(state).or_default();
         let others = stored.iter().filter(|node| **node != at).count();
         stored.insert(at);
-        if stamp.ballot.node == at || asked || others >= 2 {
-            Ok(())
+        if others >= 2 {
+            Ok(Way::Copied)
+        } else if stamp.ballot.node == at || asked {
+            Ok(Way::Accepted)
         } else {
             Err("a replica stores only what it was asked to accept, or what both others hold")
         }

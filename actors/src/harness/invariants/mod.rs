@@ -57,7 +57,7 @@ impl Invariants {
             .ballots
             .check(from, message)
             .and_then(|()| self.stamps.check(message))
-            .and_then(|()| self.promises.check(from, message))
+            .and_then(|()| self.promises.check(from, to, message))
             .and_then(|()| disk.map_or(Ok(()), |disk| ceiling::check(message, disk)))
             .and_then(|()| disk.map_or(Ok(()), |disk| durable::check(message, disk)));
         if let Err(rule) = checked {
@@ -69,8 +69,13 @@ impl Invariants {
     fn stored(&mut self, at: NodeId, write: &Write) {
         match write {
             Write::Put(key, record) => {
-                self.checks += 2;
-                if let Err(rule) = self.held.stored(at, key, record.stamp) {
+                self.checks += 3;
+                let accepted = match self.held.stored(at, key, record.stamp) {
+                    Ok(held::Way::Accepted) => self.promises.accepted(at, key, record.stamp),
+                    Ok(held::Way::Copied) => Ok(()),
+                    Err(rule) => Err(rule),
+                };
+                if let Err(rule) = accepted {
                     self.object(|| format!("{rule}: {at} stores {key} {record}"));
                 }
                 if self.unsure.contains(&at) {
