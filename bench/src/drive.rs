@@ -71,8 +71,7 @@ pub async fn run(plan: Plan) -> io::Result<Record> {
     plan.check()?;
     raise_open_files();
     let supply = Rc::new(Supply::new(plan.keys, plan.value_bytes, plan.workload)?);
-    let run =
-        Rc::new(Run { plan, supply, meter: RefCell::new(None), over: Cell::new(false) });
+    let run = Rc::new(Run { plan, supply, meter: RefCell::new(None), over: Cell::new(false) });
     let clients: Rc<dyn Clients> = match run.plan.protocol {
         Protocol::Redis => Rc::new(redis::connect(&run).await?),
         Protocol::Etcd => Rc::new(etcd::connect(&run).await?),
@@ -109,9 +108,8 @@ pub async fn run(plan: Plan) -> io::Result<Record> {
     clients.give_up(Instant::now());
     let meter = run.meter.borrow_mut().take();
     let meter = meter.ok_or_else(|| io::Error::other("the run was measured twice"))?;
-    let between = |before: Option<Duration>, after: Option<Duration>| {
-        Some(after?.saturating_sub(before?))
-    };
+    let between =
+        |before: Option<Duration>, after: Option<Duration>| Some(after?.saturating_sub(before?));
     Ok(meter.record(&run.plan, between(before.0, after.0), between(before.1, after.1)))
 }
 

@@ -5,7 +5,10 @@
 
 use crate::{
     drive::{Clients, Run},
-    grpc::{CallError, Channel, Empty, PUT, PutRequest, RANGE, RangeRequest, RangeResponse, STATUS, StatusResponse},
+    grpc::{
+        CallError, Channel, Empty, PUT, PutRequest, RANGE, RangeRequest, RangeResponse, STATUS,
+        StatusResponse,
+    },
     plan::{Ask, Draw, key},
 };
 use bytes::Bytes;

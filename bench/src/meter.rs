@@ -51,12 +51,13 @@ pub struct Record {
     pub server_cpu_us: Option<f64>,
     /// Processor time of this generator for one operation.
     pub generator_cpu_us: f64,
-    /// What happened to the victim, and when it was one.
+    /// What happened to the victim: `kill` or `stop`.
     pub blow: Option<String>,
     /// The slowest operation of connections to others than the victim, and how many of theirs failed.
     pub slowest_live_us: f64,
     pub errors_live: u64,
-    /// A figure that is no run: its name, value and unit. Such records are written by `bench/run`.
+    /// What a run is called, or a figure that is no run: its name, value and unit. Such records are
+    /// written by `bench/run`.
     pub name: Option<String>,
     pub value: f64,
     pub unit: String,
@@ -168,6 +169,7 @@ impl Meter {
             gap_us: micros(self.gap),
             server_cpu_us: server.map(each),
             generator_cpu_us: each(generator.unwrap_or_default()),
+            name: plan.note.clone(),
             blow: plan.blow.map(|blow| format!("{blow:?}").to_lowercase()),
             slowest_live_us: micros(self.slowest_live),
             errors_live: self.errors_live,

@@ -108,6 +108,9 @@ pub struct Plan {
     /// The victim's address: its connections are judged apart
     #[arg(long)]
     pub victim: Option<SocketAddr>,
+    /// What the report says of the run
+    #[arg(long)]
+    pub note: Option<String>,
     /// Seconds from the start of counting to the blow
     #[arg(long, default_value_t = 2.0)]
     pub blow_after: f64,
