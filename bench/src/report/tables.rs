@@ -1,0 +1,467 @@
+//! The report's text.
+
+use super::{Cells, Key, median};
+use crate::{meter::Record, plan::Workload};
+use std::{collections::BTreeSet, fmt::Write};
+
+/// Systems in the order of the report; others follow.
+pub const SYSTEMS: [&str; 9] = [
+    "etcd",
+    "redis",
+    "redis-wait",
+    "redis-aof",
+    "redis-aof-wait",
+    "ring-sync",
+    "chain-sync",
+    "ring-os",
+    "chain-os",
+];
+
+const HEAD: &str = "\
+# Benchmark report
+
+Written by `bench/run`. Every figure is the median of all rounds; the systems took turns in each.
+`redis`: a master and two replicas without persistence; `redis-aof`: `appendfsync always` on all three; `-wait`: `WAIT 1`
+after each write, or after each batch where pipelined. `ring-…`, `chain-…`: five nodes, three replicas a key, with
+`durability` `sync` or `os`. `etcd`: three nodes, linearizable reads. Clients connect to all nodes of a ring and of etcd in turn.
+Latency counts from when an operation was due. Servers and generator share the machine.
+";
+
+const HALF_PEAK: &str =
+    "Open loop, 64 clients, half of the system's best rate above without pipelining.";
+
+const FAILOVER: &str = "\
+Open loop over all keys, half reads and half writes; the victim is killed (`kill -9`) or stopped (SIGSTOP) after two of six
+seconds. Clients give a silent connection up after one second and go to the next server. *Gap*: the longest time without a
+success. *Slowest, live*: the slowest operation on a connection to another server than the victim, failed ones included.";
+
+/// Tables of one figure of runs that vary in one setting.
+const SWEEPS: [(&str, &str, &str); 4] = [
+    ("sizes", "Size of values", "16 clients; `ring-sync`"),
+    ("keys", "Number of keys", "64 clients; `ring-sync`"),
+    ("clients", "Number of clients", "`ring-sync`"),
+    (
+        "cache",
+        "More data than memory",
+        "64 clients, values of 1,000 B, `cache_bytes` 4 MiB; `ring-sync`",
+    ),
+];
+
+/// Figures that are no runs.
+const FIGURES: [(&str, &str); 4] = [
+    ("start", "Start"),
+    ("catch-up", "Catch-up"),
+    ("cache", "More data than memory: where it is"),
+    ("simulation", "Ring size, simulated"),
+];
+
+/// The whole report.
+pub fn write(records: &[Record], cells: &Cells, plots: &[String], micro: Option<&str>) -> String {
+    let mut text = HEAD.to_owned();
+    for record in records.iter().filter(|record| record.kind == "about") {
+        line(&mut text, &format!("- {}", record.name.as_deref().unwrap_or_default()));
+    }
+    throughput(&mut text, cells);
+    ratios(&mut text, cells);
+    half_peak(&mut text, cells);
+    failover(&mut text, cells);
+    sweeps(&mut text, cells);
+    memory(&mut text, records);
+    for (kind, title) in FIGURES {
+        figures(&mut text, records, kind, title);
+    }
+    if let Some(micro) = micro {
+        line(&mut text, &format!("\n## Micro-benchmarks\n\n```text\n{}\n```", micro.trim_end()));
+    }
+    for plot in plots {
+        line(&mut text, &format!("\n![{plot}]({plot})"));
+    }
+    errors(&mut text, records);
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    text.push_str(line);
+    text.push('\n');
+}
+
+fn heading(text: &mut String, title: &str, columns: &[String]) {
+    line(text, &format!("\n{title}\n"));
+    line(text, &format!("| {} |", columns.join(" | ")));
+    line(text, &format!("|{}", "---|".repeat(columns.len())));
+}
+
+fn row(text: &mut String, cells: &[String]) {
+    line(text, &format!("| {} |", cells.join(" | ")));
+}
+
+fn columns(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Where a system stands in the report.
+fn rank(system: &str) -> usize {
+    SYSTEMS.iter().position(|known| *known == system).unwrap_or(SYSTEMS.len())
+}
+
+/// Systems of a kind of record, in the report's order.
+pub fn systems<'a>(cells: &'a Cells, wanted: impl Fn(&Key) -> bool) -> Vec<&'a str> {
+    let found: BTreeSet<_> = cells
+        .keys()
+        .filter(|key| wanted(key))
+        .map(|key| (rank(&key.system), key.system.as_str()))
+        .collect();
+    found.into_iter().map(|(_, system)| system).collect()
+}
+
+/// 12345.6 → `12,346`
+pub fn thousands(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+fn ms(micros: f64) -> String {
+    let ms = micros / 1e3;
+    match ms {
+        _ if ms < 10.0 => format!("{ms:.2}"),
+        _ if ms < 100.0 => format!("{ms:.1}"),
+        _ => format!("{ms:.0}"),
+    }
+}
+
+fn name(workload: Option<Workload>) -> &'static str {
+    match workload {
+        Some(Workload::Write) => "writes",
+        Some(Workload::Read) => "reads",
+        Some(Workload::Mixed) => "half reads, half writes",
+        Some(Workload::Zipf) => "half reads, half writes, Zipf 0.99",
+        None => "-",
+    }
+}
+
+/// Rate, latency and processor time: a table each for a workload and a depth of pipeline.
+fn throughput(text: &mut String, cells: &Cells) {
+    let of_kind = |key: &&Key| key.kind == "cell";
+    let groups: BTreeSet<_> =
+        cells.keys().filter(of_kind).map(|key| (key.workload, key.pipeline)).collect();
+    if groups.is_empty() {
+        return;
+    }
+    line(text, "\n## Closed loop");
+    line(
+        text,
+        &format!("\nRounds of one cell differ by up to {:.0} % of their median.", spread(cells)),
+    );
+    line(
+        text,
+        "\nCPU: processor time of all server processes together and, after the plus, of the generator.",
+    );
+    for (workload, pipeline) in groups {
+        let here =
+            |key: &Key| key.kind == "cell" && key.workload == workload && key.pipeline == pipeline;
+        let clients: BTreeSet<_> =
+            cells.keys().filter(|key| here(key)).map(|key| key.connections).collect();
+        let deep = if pipeline > 1 { format!(", pipelined by {pipeline}") } else { String::new() };
+        line(text, &format!("\n### {}{deep}", capital(name(workload))));
+        let mut table = |what: &str, show: &dyn Fn(&[Record]) -> String| {
+            let mut titles = vec![what.to_owned()];
+            titles.extend(clients.iter().map(|clients| match clients {
+                1 => "1 client".to_owned(),
+                many => format!("{many} clients"),
+            }));
+            heading(text, "", &titles);
+            for system in systems(cells, here) {
+                let mut shown = vec![system.to_owned()];
+                for count in &clients {
+                    let mine =
+                        |key: &&Key| here(key) && key.system == system && key.connections == *count;
+                    let runs = cells.keys().find(mine).and_then(|key| cells.get(key));
+                    shown.push(runs.map_or_else(|| "-".to_owned(), |runs| show(runs)));
+                }
+                row(text, &shown);
+            }
+        };
+        table("operations/s", &|runs| thousands(median(runs, |run| run.ops_per_second)));
+        table("p50 / p99 / p99.9, ms", &latencies);
+        table("CPU, µs an operation", &processor);
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map(|first| first.to_uppercase().chain(rest).collect()).unwrap_or_default()
+}
+
+fn latencies(runs: &[Record]) -> String {
+    let figures: [fn(&Record) -> f64; 3] = [|run| run.p50_us, |run| run.p99_us, |run| run.p999_us];
+    figures.map(|figure| ms(median(runs, figure))).join(" / ")
+}
+
+fn processor(runs: &[Record]) -> String {
+    let server = median(runs, |run| run.server_cpu_us.unwrap_or_default());
+    let generator = median(runs, |run| run.generator_cpu_us);
+    format!("{server:.1} + {generator:.1}")
+}
+
+/// The largest difference between rounds of one cell, in per cent of its median.
+fn spread(cells: &Cells) -> f64 {
+    let of_cell = |runs: &Vec<Record>| {
+        let rates = || runs.iter().map(|run| run.ops_per_second);
+        let (least, most) = (rates().fold(f64::MAX, f64::min), rates().fold(0.0, f64::max));
+        100.0 * (most - least) / median(runs, |run| run.ops_per_second).max(1.0)
+    };
+    cells
+        .iter()
+        .filter(|(key, _)| key.kind == "cell")
+        .map(|(_, runs)| of_cell(runs))
+        .fold(0.0, f64::max)
+}
+
+/// What each ring is compared with: the promise that comes nearest to its own.
+fn rivals(system: &str, workload: Option<Workload>) -> Vec<&'static str> {
+    let reads = workload == Some(Workload::Read);
+    match (system, reads) {
+        ("ring-sync" | "chain-sync", true) => vec!["etcd", "redis-aof"],
+        ("ring-sync" | "chain-sync", false) => vec!["etcd", "redis-aof-wait"],
+        ("ring-os" | "chain-os", true) => vec!["etcd", "redis"],
+        ("ring-os" | "chain-os", false) => vec!["etcd", "redis-wait"],
+        _ => vec![],
+    }
+}
+
+fn ratios(text: &mut String, cells: &Cells) {
+    let mut rows = Vec::new();
+    for (key, runs) in cells.iter().filter(|(key, _)| key.kind == "cell") {
+        for rival in rivals(&key.system, key.workload) {
+            let other = Key { system: rival.to_owned(), ..key.clone() };
+            let Some(others) = cells.get(&other) else { continue };
+            let ratio = |figure: fn(&Record) -> f64| median(runs, figure) / median(others, figure);
+            rows.push([
+                key.system.clone(),
+                rival.to_owned(),
+                name(key.workload).to_owned(),
+                key.connections.to_string(),
+                key.pipeline.to_string(),
+                format!("{:.1}", ratio(|run| run.ops_per_second)),
+                format!("{:.2}", ratio(|run| run.p99_us)),
+                format!("{:.2}", ratio(|run| run.server_cpu_us.unwrap_or(f64::NAN))),
+            ]);
+        }
+    }
+    if rows.is_empty() {
+        return;
+    }
+    rows.sort_by_key(|row| (rank(&row[0]), rank(&row[1])));
+    let titles = columns(&[
+        "system",
+        "against",
+        "operations",
+        "clients",
+        "pipeline",
+        "rate, times",
+        "p99, times",
+        "CPU, times",
+    ]);
+    heading(text, "## Ratios", &titles);
+    for ratio in rows {
+        row(text, &ratio);
+    }
+}
+
+fn half_peak(text: &mut String, cells: &Cells) {
+    let of_kind: Vec<_> = cells.iter().filter(|(key, _)| key.kind == "half-peak").collect();
+    if of_kind.is_empty() {
+        return;
+    }
+    let titles = columns(&[
+        "system",
+        "operations",
+        "offered/s",
+        "done/s",
+        "p50 / p99 / p99.9, ms",
+        "slowest, ms",
+        "errors",
+    ]);
+    heading(text, &format!("## Half the peak load\n\n{HALF_PEAK}"), &titles);
+    for system in systems(cells, |key| key.kind == "half-peak") {
+        for (key, runs) in of_kind.iter().filter(|(key, _)| key.system == system) {
+            row(
+                text,
+                &[
+                    system.to_owned(),
+                    name(key.workload).to_owned(),
+                    thousands(median(runs, |run| run.offered)),
+                    thousands(median(runs, |run| run.ops_per_second)),
+                    latencies(runs),
+                    ms(median(runs, |run| run.max_us)),
+                    thousands(median(runs, |run| run.errors as f64)),
+                ],
+            );
+        }
+    }
+}
+
+fn failover(text: &mut String, cells: &Cells) {
+    let of_kind: Vec<_> = cells.iter().filter(|(key, _)| key.kind == "failover").collect();
+    let Some((_, [first, ..])) = of_kind.first().map(|(key, runs)| (key, runs.as_slice())) else {
+        return;
+    };
+    let offered = format!(
+        "{} operations/s offered by {} clients. {FAILOVER}",
+        thousands(first.offered),
+        first.connections
+    );
+    let titles = columns(&[
+        "system",
+        "blow",
+        "victim",
+        "gap, ms",
+        "slowest, live, ms",
+        "slowest, ms",
+        "p99, ms",
+        "failed, live",
+        "failed",
+    ]);
+    heading(text, &format!("## Failover\n\n{offered}"), &titles);
+    for system in systems(cells, |key| key.kind == "failover") {
+        for (key, runs) in of_kind.iter().filter(|(key, _)| key.system == system) {
+            row(
+                text,
+                &[
+                    system.to_owned(),
+                    key.blow.clone().unwrap_or_default(),
+                    key.name.clone().unwrap_or_default(),
+                    ms(median(runs, |run| run.gap_us)),
+                    ms(median(runs, |run| run.slowest_live_us)),
+                    ms(median(runs, |run| run.max_us)),
+                    ms(median(runs, |run| run.p99_us)),
+                    thousands(median(runs, |run| run.errors_live as f64)),
+                    thousands(median(runs, |run| run.errors as f64)),
+                ],
+            );
+        }
+    }
+}
+
+fn sweeps(text: &mut String, cells: &Cells) {
+    for (kind, title, what) in SWEEPS {
+        let of_kind: Vec<_> =
+            cells.iter().filter(|(key, _)| key.kind == kind && key.workload.is_some()).collect();
+        if of_kind.is_empty() {
+            continue;
+        }
+        let titles = columns(&[
+            "operations",
+            "clients",
+            "keys",
+            "value, B",
+            "operations/s",
+            "p50 / p99 / p99.9, ms",
+            "CPU, µs an operation",
+            "errors",
+        ]);
+        heading(text, &format!("## {title}\n\n{what}."), &titles);
+        for (key, runs) in of_kind {
+            row(
+                text,
+                &[
+                    name(key.workload).to_owned(),
+                    key.connections.to_string(),
+                    thousands(key.keys as f64),
+                    thousands(key.value_bytes as f64),
+                    thousands(median(runs, |run| run.ops_per_second)),
+                    latencies(runs),
+                    processor(runs),
+                    thousands(median(runs, |run| run.errors as f64)),
+                ],
+            );
+        }
+    }
+}
+
+fn memory(text: &mut String, records: &[Record]) {
+    let of_kind: Vec<_> = records.iter().filter(|record| record.kind == "memory").collect();
+    if of_kind.is_empty() {
+        return;
+    }
+    let titles = columns(&["system", "server", "keys stored", "resident, MB", "MB a million keys"]);
+    heading(
+        text,
+        "## Memory at rest\n\nValues of 100 B; five seconds after the last write.",
+        &titles,
+    );
+    for record in of_kind {
+        row(
+            text,
+            &[
+                record.system.clone(),
+                record.name.clone().unwrap_or_default(),
+                thousands(record.keys as f64),
+                format!("{:.0}", record.value),
+                format!("{:.0}", record.value / (record.keys.max(1) as f64 / 1e6)),
+            ],
+        );
+    }
+}
+
+fn figures(text: &mut String, records: &[Record], kind: &str, title: &str) {
+    let wanted = |record: &&Record| record.kind == kind && record.workload.is_none();
+    let of_kind: Vec<_> = records.iter().filter(wanted).collect();
+    if of_kind.is_empty() {
+        return;
+    }
+    heading(text, &format!("## {title}"), &columns(&["system", "what", "figure"]));
+    for record in of_kind {
+        let name = record.name.clone().unwrap_or_default();
+        let value = match record.value {
+            large if large >= 1_000.0 => thousands(large),
+            small => format!("{small}"),
+        };
+        row(text, &[record.system.clone(), name, format!("{value} {}", record.unit)]);
+    }
+}
+
+/// What failed, so that no rate is taken for more than it is.
+fn errors(text: &mut String, records: &[Record]) {
+    let wanted = |record: &&Record| record.errors > 0 && record.kind != "failover";
+    let failed: Vec<_> = records.iter().filter(wanted).collect();
+    line(text, "\n## Errors");
+    if failed.is_empty() {
+        return line(text, "\nNo operation failed, the failover runs apart.");
+    }
+    line(text, "");
+    for record in failed {
+        let _ = writeln!(
+            text,
+            "- {} {}, {}, {} clients, pipeline {}, round {}: {} of {} failed, the first with `{}`",
+            record.kind,
+            record.system,
+            name(record.workload),
+            record.connections,
+            record.pipeline,
+            record.round,
+            record.errors,
+            record.operations + record.errors,
+            record.error.as_deref().unwrap_or_default()
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!(thousands(0.0), "0");
+        assert_eq!(thousands(999.6), "1,000");
+        assert_eq!(thousands(1_234_567.0), "1,234,567");
+    }
+}
