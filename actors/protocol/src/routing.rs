@@ -13,11 +13,12 @@
 //! Source: register.md, "Exactly once, or an honest unknown", "Availability".
 
 use crate::{
+    chain::config::Config as Chain,
     command::{Command, Reply},
     message::{Answer, Outcome, Reason, Request},
     recent::OpId,
     record::Key,
-    ring::{NodeId, Ring},
+    ring::{NodeId, RangeId, Ring},
     time::{Now, Time, WallMillis},
 };
 use std::{
@@ -86,6 +87,9 @@ pub struct Config {
     /// After this time by the wall clock no coordinator applies a request: half of the grace period
     /// of tombstones.
     pub lifetime: Duration,
+    /// Keys are kept by chains: writes go to the head, reads to the tail, and whoever is the tail
+    /// answers.
+    pub chains: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -134,6 +138,8 @@ pub struct Routing {
     timers: BTreeSet<(Time, u64)>,
     /// When each node last answered anything that was asked of it.
     heard: BTreeMap<NodeId, Time>,
+    /// The chains as far as they are known: a hint, members know better.
+    chains: BTreeMap<RangeId, Chain>,
 }
 
 impl Routing {
@@ -150,7 +156,40 @@ impl Routing {
             by_key: BTreeMap::new(),
             timers: BTreeSet::new(),
             heard: BTreeMap::new(),
+            chains: BTreeMap::new(),
         }
+    }
+
+    /// Somebody says what a range's chain is.
+    pub fn announced(&mut self, range: RangeId, chain: &Chain) {
+        let newer = self.chains.get(&range).is_none_or(|known| known.epoch < chain.epoch);
+        if self.config.chains && newer {
+            self.chains.insert(range, chain.clone());
+        }
+    }
+
+    /// The range's chain as far as this router knows.
+    #[must_use]
+    pub fn chain(&self, range: RangeId) -> Chain {
+        let first = || Chain::first(&self.ring.preference_list(range));
+        self.chains.get(&range).cloned().unwrap_or_else(first)
+    }
+
+    /// Whom to ask, the best first: in ring order, or, with chains, the head for a write and the
+    /// tail for a read, who is not in the chain last.
+    fn candidates(&self, pending: &Pending) -> Vec<NodeId> {
+        let mut candidates = pending.replicas.clone();
+        if self.config.chains {
+            let chain = self.chain(self.ring.range_of(&pending.key));
+            let place = |node: &NodeId| chain.members.iter().position(|it| it.node == *node);
+            let last = candidates.len();
+            candidates.sort_by_key(|node| match (place(node), pending.command.is_read()) {
+                (Some(place), false) => place,
+                (Some(place), true) => last.saturating_sub(place + 1),
+                (None, _) => last,
+            });
+        }
+        candidates
     }
 
     /// Operations in flight.
@@ -207,10 +246,10 @@ impl Routing {
         }
         let Some(pending) = self.pending.get_mut(&seq) else { return };
         let at = usize::try_from(answer.attempt).unwrap_or(0).wrapping_sub(1);
-        let Some(attempt) = pending.attempts.get_mut(at).filter(|attempt| attempt.to == from)
-        else {
-            return;
-        };
+        // The head is asked, the tail answers.
+        let relayed = self.config.chains && pending.replicas.contains(&from);
+        let fits = |attempt: &&mut Attempt| attempt.to == from || relayed;
+        let Some(attempt) = pending.attempts.get_mut(at).filter(fits) else { return };
         let read = pending.command.is_read();
         attempt.end = match answer.outcome {
             Outcome::Done { reply, recorded } if recorded || read => {
@@ -277,6 +316,10 @@ impl Routing {
     /// Moving a request on takes the ballot from whoever works on it, so under overload that would
     /// make all slower still; but not for ever, since this very request may be lost.
     fn is_at_work(&self, now: Time, attempt: &Attempt) -> bool {
+        if self.config.chains {
+            // Nobody loses anything when a member of the chain is asked once more.
+            return false;
+        }
         let span = self.config.request_timeout;
         let answers = self.heard.get(&attempt.to).is_some_and(|heard| now.since(*heard) < span);
         (attempt.to == self.me || answers) && now.since(attempt.sent) < self.config.deadline / SLOW
@@ -350,10 +393,10 @@ impl Routing {
         out: &mut Vec<Step>,
     ) {
         let op = self.op(seq);
+        let Some(candidates) = self.pending.get(&seq).map(|it| self.candidates(it)) else { return };
         let Some(pending) = self.pending.get_mut(&seq) else { return };
         let tried = |node: NodeId| pending.attempts.iter().filter(|try_| try_.to == node).count();
-        let Some(to) =
-            pending.replicas.iter().copied().min_by_key(|node| (suspected(*node), tried(*node)))
+        let Some(to) = candidates.into_iter().min_by_key(|node| (suspected(*node), tried(*node)))
         else {
             return;
         };

@@ -33,6 +33,7 @@ impl Router {
             request_timeout: Duration::from_millis(100),
             deadline: Duration::from_millis(1_000),
             lifetime: Duration::from_millis(60_000),
+            chains: false,
         };
         let routing = Routing::new(ME, 7, ring, config);
         Router { routing, now: Time(0), suspected: Vec::new() }

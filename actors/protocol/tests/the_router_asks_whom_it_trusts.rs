@@ -49,6 +49,7 @@ impl Bench {
             request_timeout: Duration::from_millis(100),
             deadline,
             lifetime: Duration::from_secs(1_800),
+            chains: false,
         };
         let mut routing = Routing::new(ROUTER, 1, ring, config);
         let mut steps = Vec::new();

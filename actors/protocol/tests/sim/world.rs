@@ -6,7 +6,7 @@ use super::{
     clients::Clients,
     invariants::{Fact, Invariants, Violation},
     mutant::Mutant,
-    node::{Around, Node, Out, Setup},
+    node::{Around, Node, Out, Setup, Strategy},
     rng::Rng,
 };
 use simpledynamo_protocol::{
@@ -91,6 +91,7 @@ pub struct World {
     pub(super) keys: Vec<Key>,
     invariants: Invariants,
     pub(super) healed: bool,
+    pub(super) strategy: Strategy,
     /// A rule that is not to object.
     pub without: Option<&'static str>,
     pub steps: u64,
@@ -109,7 +110,7 @@ pub struct Ended {
 }
 
 impl World {
-    pub fn new(seed: u64, mutant: Option<Mutant>) -> World {
+    pub fn new(seed: u64, strategy: Strategy, mutant: Option<Mutant>) -> World {
         let mut rng = Rng::new(seed);
         let mut chaos = Chaos::draw(&mut rng);
         if mutant == Some(Mutant::FormerLifeVotes) {
@@ -125,11 +126,13 @@ impl World {
                 request_timeout: Duration::from_millis(100),
                 deadline: Duration::from_micros(chaos.deadline),
                 lifetime: Duration::from_secs(1_800),
+                chains: strategy == Strategy::Chain,
             },
             round_timeout: Duration::from_millis(100),
             drop_idle: chaos.drop_idle,
             forget: 300,
             value_bytes_max: 1 << 20,
+            strategy,
         };
         let mut world = World {
             now: 0,
@@ -144,6 +147,7 @@ impl World {
             keys,
             invariants: Invariants::default(),
             healed: false,
+            strategy,
             without: None,
             steps: 0,
             log: None,
@@ -165,6 +169,11 @@ impl World {
         world
     }
 
+    /// What is still to happen.
+    pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
+        self.queue.values()
+    }
+
     /// How unkind this run is.
     pub fn chaos(&self) -> &Chaos {
         &self.chaos
@@ -177,7 +186,7 @@ impl World {
             self.step()?;
         }
         self.heal()?;
-        while !self.nodes.values().all(|node| node.acceptor.standing() == Standing::Voter) {
+        while !self.nodes.values().all(Node::is_well) {
             self.step()?;
         }
         let rest = self.now + 1_000_000;
@@ -279,10 +288,10 @@ impl World {
                 if !node.up || life.is_some_and(|life| life != node.life) {
                     return Ok(());
                 }
-                let standing = node.acceptor.standing();
+                let standing = node.standing();
                 self.with(to, |node, around| node.deliver(from, sent_in, message, around))?;
                 // A learner loses no time.
-                let now = self.nodes[&to].acceptor.standing();
+                let now = self.nodes[&to].standing();
                 if now == Standing::Learner && standing != now {
                     self.compare_some(to);
                 }
@@ -335,7 +344,7 @@ impl World {
             node.probe(around);
             node.greet(around);
         })?;
-        let learner = self.nodes[&id].acceptor.standing() == Standing::Learner;
+        let learner = self.nodes[&id].standing() == Standing::Learner;
         if learner || self.rng.chance(self.chaos.compare) {
             self.compare_some(id);
         }
@@ -376,6 +385,9 @@ impl World {
         let dirty = node.disk.is_dirty();
         for fact in &facts {
             self.judge(fact)?;
+        }
+        if dirty || facts.iter().any(|fact| !matches!(fact, Fact::Stands { .. })) {
+            self.judge_order_unless_told()?;
         }
         for out in out {
             match out {
@@ -451,6 +463,10 @@ impl World {
     pub(super) fn after(&mut self, after: u64, event: Event) {
         self.next += 1;
         self.queue.insert((self.now + after, self.next), event);
+    }
+
+    fn judge_order_unless_told(&self) -> Result<(), Violation> {
+        if self.without == Some("order") { Ok(()) } else { self.judge_order() }
     }
 
     pub(super) fn judge(&mut self, fact: &Fact) -> Result<(), Violation> {
