@@ -25,6 +25,10 @@ const SURVEY_WAITS: u32 = 2;
 /// Pause after a survey.
 const SURVEY_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often the head of a shortened chain tells the others that they are not in it: one that was
+/// only paused does not know.
+const CALL_EVERY: Duration = Duration::from_millis(500);
+
 /// The look at the members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Survey {
@@ -169,6 +173,22 @@ impl Range {
             Survey::Asking { until, .. } => Some(*until),
             Survey::Rest if self.wants_survey(core) => Some(self.survey_after),
             Survey::Rest | Survey::Changing => None,
+        }
+    }
+
+    /// Whether it is for this node to call those who are missing.
+    pub(super) fn calls(&self, core: &Core) -> bool {
+        let config = &self.seat.config;
+        config.head() == Some(core.me) && config.members.len() < self.replicas.len()
+    }
+
+    pub(super) fn wake_call(&mut self, core: &Core, step: &mut Step<'_>) {
+        if !self.calls(core) || step.now.mono < self.call_at {
+            return;
+        }
+        self.call_at = step.now.mono + CALL_EVERY;
+        for node in self.replicas.iter().filter(|node| self.seat.config.since(**node).is_none()) {
+            self.tell(*node, step);
         }
     }
 

@@ -141,6 +141,8 @@ struct Range {
     survey_after: Time,
     /// The last survey found a break that is not mended.
     broken: bool,
+    /// When those who are not in the chain are told of it again.
+    call_at: Time,
     copy: copy::Copy,
     learning: Option<learn::Learning>,
 }
@@ -393,6 +395,7 @@ impl Range {
             survey: change::Survey::Rest,
             survey_after: Time::default(),
             broken: false,
+            call_at: now,
             copy: copy::Copy::new(now),
             learning: None,
         }
@@ -404,6 +407,7 @@ impl Range {
         self.wake_reads(core, step);
         self.wake_writes(core, step);
         self.wake_survey(core, step);
+        self.wake_call(core, step);
         self.wake_copy(core, step);
         self.flush_reads(core, step);
     }
@@ -418,6 +422,7 @@ impl Range {
             self.acks_due,
             self.unacked_check,
             self.next_survey(core),
+            self.calls(core).then_some(self.call_at),
             self.next_copy(core),
         ]
         .into_iter()
