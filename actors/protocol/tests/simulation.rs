@@ -133,7 +133,7 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 /// The first seed at which a safety rule objects to `mutant`.
-fn caught(mutant: Mutant, strategy: Strategy, without: Option<&'static str>) -> (u64, Violation) {
+fn caught(mutant: Mutant, strategy: Strategy, without: &'static [&'static str]) -> (u64, Violation) {
     for seed in 0..CONTROL_SEEDS {
         let mut world = World::new(seed, strategy, Some(mutant));
         world.without = without;
@@ -152,7 +152,7 @@ macro_rules! controls {
     ($($name:ident: $strategy:ident $mutant:ident,)+) => {
         $(#[test]
         fn $name() {
-            caught(Mutant::$mutant, Strategy::$strategy, None);
+            caught(Mutant::$mutant, Strategy::$strategy, &[]);
         })+
     };
 }
@@ -183,6 +183,16 @@ controls! {
 /// Not only the rule about what replicas hold objects: what clients saw is lost.
 #[test]
 fn installing_whatever_is_larger_loses_what_was_chosen_or_read() {
-    let (_, violation) = caught(Mutant::InstallLarger, Strategy::Quorum, Some("held"));
+    let (_, violation) = caught(Mutant::InstallLarger, Strategy::Quorum, &["held"]);
     assert!(["chosen", "linearizability"].contains(&violation.rule), "{violation:?}");
+}
+
+/// Nor only the rules about what members hold and which chains there are.
+#[test]
+fn broken_rules_of_the_chain_are_seen_by_clients() {
+    for mutant in [Mutant::HeadForgets, Mutant::VolatileSeat] {
+        let inner = &["order", "epochs", "stamps", "chosen"];
+        let (_, violation) = caught(mutant, Strategy::Chain, inner);
+        assert!(["linearizability", "counts"].contains(&violation.rule), "{violation:?}");
+    }
 }
