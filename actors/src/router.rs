@@ -107,6 +107,8 @@ pub struct Figures {
     pub unknown: u64,
     /// Attempts after the first.
     pub retries: u64,
+    /// Of these, made before the time-out.
+    pub hedges: u64,
 }
 
 enum Entry {
@@ -150,6 +152,7 @@ impl Router {
         let config = routing::Config {
             request_timeout: settings.request_timeout,
             deadline: settings.deadline,
+            hedge: settings.hedge_after,
             lifetime: settings.tombstone_grace / 2,
         };
         let routing = Routing::new(settings.me, incarnation, settings.ring.clone(), config);
@@ -518,6 +521,7 @@ impl Handler<AskFigures> for Router {
     fn handle(&mut self, _: AskFigures, _: &mut Context<Self>) -> Self::Result {
         MessageResult(Figures {
             in_flight: self.routing.in_flight() as u64,
+            hedges: self.routing.hedges(),
             coordinators: self.coordinators.len() as u64,
             ..self.figures
         })

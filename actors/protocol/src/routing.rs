@@ -10,11 +10,15 @@
 //! - "Not applied" is said only when every coordinator asked has answered that it never proposed the
 //!   operation and never will. Everything else that ends without a result is "unknown".
 //!
+//! A first attempt that takes unusually long at a node from which nothing else comes either is
+//! *hedged* ([`crate::hedge`]): the next replica is asked as well, before the time-out.
+//!
 //! Source: register.md, "Exactly once, or an honest unknown", "Availability".
 
 use crate::{
     chain::config::Config as Chain,
     command::{Command, Reply},
+    hedge::Hedge,
     message::{Answer, Outcome, Reason, Request},
     recent::OpId,
     record::Key,
@@ -84,6 +88,9 @@ pub struct Config {
     pub request_timeout: Duration,
     /// When the client gets an error at the latest.
     pub deadline: Duration,
+    /// The shortest silence after which the next coordinator is asked as well; with
+    /// `request_timeout` or more that never happens.
+    pub hedge: Duration,
     /// After this time by the wall clock no coordinator applies a request: half of the grace period
     /// of tombstones.
     pub lifetime: Duration,
@@ -140,12 +147,20 @@ pub struct Routing {
     heard: BTreeMap<NodeId, Time>,
     /// The chains as far as they are known: a hint, members know better.
     chains: BTreeMap<RangeId, Chain>,
+    /// When each node was sent the first request since then: a hedged operation is over long before
+    /// its silent coordinator would have timed out.
+    owed: BTreeMap<NodeId, Time>,
+    hedge: Hedge,
+    hedges: u64,
 }
 
 impl Routing {
     /// A router of one life: `incarnation` was never used before by this node.
     #[must_use]
     pub fn new(me: NodeId, incarnation: u64, ring: Ring, config: Config) -> Routing {
+        // A member of a chain that is asked beside the right one can only wait for it.
+        let floor = if config.chains { config.request_timeout } else { config.hedge };
+        let hedge = Hedge::new(floor, config.request_timeout);
         Routing {
             me,
             incarnation,
@@ -157,6 +172,9 @@ impl Routing {
             timers: BTreeSet::new(),
             heard: BTreeMap::new(),
             chains: BTreeMap::new(),
+            owed: BTreeMap::new(),
+            hedge,
+            hedges: 0,
         }
     }
 
@@ -196,6 +214,12 @@ impl Routing {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Second attempts made before the time-out.
+    #[must_use]
+    pub fn hedges(&self) -> u64 {
+        self.hedges
     }
 
     /// Takes a client's operation, names it and asks the first coordinator that is not suspected.
@@ -240,6 +264,7 @@ impl Routing {
         suspected: impl Fn(NodeId) -> bool,
         out: &mut Vec<Step>,
     ) {
+        self.heard(now, from);
         let seq = answer.op.seq;
         if answer.op != self.op(seq) {
             return;
@@ -250,6 +275,15 @@ impl Routing {
         let relayed = self.config.chains && pending.replicas.contains(&from);
         let fits = |attempt: &&mut Attempt| attempt.to == from || relayed;
         let Some(attempt) = pending.attempts.get_mut(at).filter(fits) else { return };
+        if at == 0 {
+            self.hedge.sample(now.since(attempt.sent));
+        }
+        if relayed {
+            // It has passed the request on.
+            let asked = attempt.to;
+            self.heard.insert(asked, now);
+            self.owed.remove(&asked);
+        }
         let read = pending.command.is_read();
         attempt.end = match answer.outcome {
             Outcome::Done { reply, recorded } if recorded || read => {
@@ -280,11 +314,20 @@ impl Routing {
         suspected: impl Fn(NodeId) -> bool + Copy,
         out: &mut Vec<Step>,
     ) {
+        self.dun(now, out);
         while let Some((at, seq)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             let Some(pending) = self.pending.get(&seq) else {
                 self.timers.remove(&(at, seq));
                 continue;
             };
+            if let Some(at) = self.hedge_at(now, pending) {
+                if at > now {
+                    self.reschedule(seq, at);
+                } else {
+                    self.ask_other(now, seq, suspected, out);
+                }
+                continue;
+            }
             if let Some(last) = pending.attempts.last().filter(|last| last.end == End::Open) {
                 if pending.ends > now && self.is_at_work(now, last) {
                     self.reschedule(seq, now + self.config.request_timeout);
@@ -304,6 +347,7 @@ impl Routing {
     /// `node` answered something. What it asks of us proves nothing: it may not hear us.
     pub fn heard(&mut self, now: Time, node: NodeId) {
         self.heard.insert(node, now);
+        self.owed.remove(&node);
     }
 
     /// When `node` last answered anything, the time of standstills added.
@@ -325,6 +369,51 @@ impl Routing {
         (attempt.to == self.me || answers) && now.since(attempt.sent) < self.config.deadline / SLOW
     }
 
+    /// When to look whether the operation's only attempt is to be hedged, or `now` for at once; none
+    /// where it is too late for that or there is nothing to hedge.
+    fn hedge_at(&self, now: Time, pending: &Pending) -> Option<Time> {
+        let [only] = pending.attempts.as_slice() else { return None };
+        let after = self.hedge.after()?;
+        let timeout = only.sent + self.config.request_timeout;
+        if only.end != End::Open || only.to == self.me || now >= timeout.min(pending.ends) {
+            return None;
+        }
+        let heard = self.heard.get(&only.to).copied().unwrap_or_default();
+        Some((heard.max(only.sent) + after).max(now).min(timeout))
+    }
+
+    /// Asks a replica that was not yet asked and is not suspected, if the budget allows it.
+    fn ask_other(
+        &mut self,
+        now: Time,
+        seq: u64,
+        suspected: impl Fn(NodeId) -> bool,
+        out: &mut Vec<Step>,
+    ) {
+        let Some(pending) = self.pending.get(&seq) else { return };
+        let asked = |node: NodeId| pending.attempts.iter().any(|attempt| attempt.to == node);
+        let free = pending.replicas.iter().any(|node| !suspected(*node) && !asked(*node));
+        let sent = pending.attempts.first().map_or(now, |first| first.sent);
+        if free && self.hedge.spend() {
+            self.hedges += 1;
+            self.ask_next(now, seq, suspected, out);
+        } else {
+            self.reschedule(seq, sent + self.config.request_timeout);
+        }
+    }
+
+    /// Names the nodes that owe an answer for longer than the time-out; each debt once.
+    fn dun(&mut self, now: Time, out: &mut Vec<Step>) {
+        let timeout = self.config.request_timeout;
+        self.owed.retain(|node, sent| {
+            let due = now.since(*sent) >= timeout;
+            if due {
+                out.push(Step::TimedOut { node: *node, sent: *sent });
+            }
+            !due
+        });
+    }
+
     /// `node` was started anew: whatever was asked of its former life is lost and asked again.
     pub fn restarted(&mut self, now: Time, node: NodeId) {
         let lost = |last: &&Attempt| last.to == node && last.end == End::Open;
@@ -335,6 +424,7 @@ impl Routing {
             .map(|(seq, _)| *seq)
             .collect();
         self.heard.remove(&node);
+        self.owed.remove(&node);
         for seq in seqs {
             self.reschedule(seq, now);
         }
@@ -344,8 +434,8 @@ impl Routing {
     /// the others, whose answers may lie here unread. So it does not count, neither against them
     /// nor against the operations in flight; of a long one only so much as keeps `ends` in bounds.
     pub fn stood_still(&mut self, span: Duration) {
-        for heard in self.heard.values_mut() {
-            *heard = *heard + span;
+        for time in self.heard.values_mut().chain(self.owed.values_mut()) {
+            *time = *time + span;
         }
         for (seq, pending) in &mut self.pending {
             self.timers.remove(&(pending.next, *seq));
@@ -358,10 +448,11 @@ impl Routing {
         }
     }
 
-    /// When to call [`Routing::wake`]; none while nothing is in flight.
+    /// When to call [`Routing::wake`]; none while nothing is in flight and nobody owes an answer.
     #[must_use]
     pub fn next_wake(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _)| *at)
+        let dunned = self.owed.values().min().map(|since| *since + self.config.request_timeout);
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(dunned).min()
     }
 
     /// The key and command of an operation in flight.
@@ -408,6 +499,7 @@ impl Routing {
         // Each time round all replicas the pause doubles: retries must not feed an overload.
         let rounds = pending.attempts.len() / pending.replicas.len().max(1);
         let pause = self.config.request_timeout * (1 << rounds.min(4));
+        let first = pending.attempts.is_empty();
         pending.attempts.push(Attempt { to, sent: now, end: End::Open });
         let request = Request {
             op,
@@ -420,7 +512,12 @@ impl Routing {
             expires: pending.expires,
         };
         out.push(Step::Ask { to, request });
-        self.reschedule(seq, now + pause);
+        if to != self.me {
+            self.owed.entry(to).or_insert(now);
+        }
+        self.hedge.earn();
+        let hedged = self.hedge.after().filter(|_| first && to != self.me);
+        self.reschedule(seq, now + hedged.unwrap_or(pause));
     }
 
     fn reschedule(&mut self, seq: u64, at: Time) {

@@ -133,7 +133,11 @@ fn the_same_seed_gives_the_same_run() {
 }
 
 /// The first seed at which a safety rule objects to `mutant`.
-fn caught(mutant: Mutant, strategy: Strategy, without: &'static [&'static str]) -> (u64, Violation) {
+fn caught(
+    mutant: Mutant,
+    strategy: Strategy,
+    without: &'static [&'static str],
+) -> (u64, Violation) {
     for seed in 0..CONTROL_SEEDS {
         let mut world = World::new(seed, strategy, Some(mutant));
         world.without = without;
