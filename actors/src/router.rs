@@ -11,7 +11,8 @@ use crate::{
     detector::{Detector, Heard, StandingChanged, TimedOut},
     known::KnownCache,
     messages::{Completed, Execute, Phase, Standing, Verdict},
-    settings::Settings,
+    replica::ToReplica,
+    settings::{Replication, Settings},
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
 use simpledynamo_protocol::{
@@ -154,6 +155,7 @@ impl Router {
             deadline: settings.deadline,
             hedge: settings.hedge_after,
             lifetime: settings.tombstone_grace / 2,
+            chains: settings.replication == Replication::Chain,
         };
         let routing = Routing::new(settings.me, incarnation, settings.ring.clone(), config);
         Router {
@@ -249,6 +251,10 @@ impl Router {
             (true, Phase::Serving) => None,
         };
         let Some(reason) = refusal else {
+            if self.settings.replication == Replication::Chain {
+                let message = request.into();
+                return self.ways.replica.do_send(ToReplica { from, message });
+            }
             let key = request.key.clone();
             return self.hand_over(&key, Take { from, message: request.into() }, true);
         };
@@ -431,6 +437,9 @@ impl Handler<FromNode> for Router {
                     routing.answer(now.mono, from, answer, doubtful, out);
                 });
                 return self.carry_out(ctx);
+            }
+            message::Message::Announce(announce) => {
+                return self.routing.announced(announce.range, &announce.config);
             }
             message::Message::Promise(ref promise) => promise.key.clone(),
             message::Message::Accepted(ref accepted) => accepted.key.clone(),

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     messages::Phase,
-    settings::{Durability, Limits, Peer, Settings},
+    settings::{Durability, Limits, Peer, Replication, Settings},
 };
 use simpledynamo_protocol::ring::{NodeId, Ring};
 use std::{
@@ -46,6 +46,8 @@ pub struct Config {
     pub deadline: Duration,
     /// Coordinators alive at one node.
     pub coordinators: usize,
+    /// How keys are replicated.
+    pub replication: Replication,
     /// How long a sync takes.
     pub sync: Range<Duration>,
     /// Whether the text of the message log is kept, for [`Sim::messages`].
@@ -64,6 +66,7 @@ impl Config {
             hedge_after: ms(10),
             deadline: ms(2_000),
             coordinators: Limits::default().coordinators,
+            replication: Replication::Quorum,
             sync: Duration::from_micros(sync.start)..Duration::from_micros(sync.end),
             keep_log: false,
         }
@@ -77,6 +80,10 @@ impl Config {
         let peers: Vec<_> =
             ids.clone().enumerate().map(|(at, id)| Peer { id, address: address(at) }).collect();
         let listen = peers.iter().find(|peer| peer.id == me).map_or(address(0), |it| it.address);
+        let strategy = match self.replication {
+            Replication::Quorum => "quorum, 3 replicas, read 2, write 2",
+            Replication::Chain => "chain, 3 replicas",
+        };
         Settings {
             me,
             listen,
@@ -88,7 +95,8 @@ impl Config {
             hedge_after: self.hedge_after,
             deadline: self.deadline,
             tombstone_grace: Duration::from_secs(3_600),
-            strategy: "quorum, 3 replicas, read 2, write 2".to_owned(),
+            replication: self.replication,
+            strategy: strategy.to_owned(),
             durability: Durability::Sync,
             limits: Limits {
                 // Small, so that records are evicted and read again.

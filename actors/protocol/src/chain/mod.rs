@@ -205,6 +205,12 @@ impl Chain {
         Chain { core, ranges }
     }
 
+    /// The node.
+    #[must_use]
+    pub fn me(&self) -> NodeId {
+        self.core.me
+    }
+
     /// Whether the node votes on configurations; only then has it a part in chains.
     #[must_use]
     pub fn standing(&self) -> Standing {
