@@ -220,6 +220,9 @@ impl Range {
         config: Config,
         step: &mut Step<'_>,
     ) {
+        if config.epoch < self.seat.config.epoch {
+            return self.tell(from, step);
+        }
         let known = config == self.seat.config;
         self.adopt(core, config, step);
         if known && self.seat.config.before(core.me) == Some(from) {

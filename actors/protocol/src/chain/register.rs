@@ -7,7 +7,7 @@
 use super::{
     Core, Range, Step,
     config::Config,
-    wire::{ConfigRound, RegisterMessage},
+    wire::{Announce, ConfigRound, RegisterMessage},
 };
 use crate::{
     ballot::Ballot,
@@ -224,9 +224,11 @@ impl Range {
     ) {
         match (purpose, outcome) {
             (Purpose::Change(next), Outcome::Done { reply: Reply::Ok, .. }) => {
+                // First of all, so that what is released reaches members that know.
+                for node in core.settings.ring.nodes() {
+                    step.send(node, Announce { range: self.id, config: next.clone() });
+                }
                 self.adopt(core, next, step);
-                let others = core.settings.ring.nodes().collect::<Vec<_>>();
-                others.into_iter().for_each(|node| self.tell(node, step));
             }
             (Purpose::Change(_), outcome) => {
                 self.change_failed(core, step);
