@@ -4,11 +4,7 @@ use simpledynamo_actors::{
     harness::{Config, Failure, Mix, Sim, ms},
     settings::Replication,
 };
-use simpledynamo_protocol::{
-    chain::wire::Forward,
-    command::Reply,
-    history::Outcome,
-};
+use simpledynamo_protocol::{chain::wire::Forward, command::Reply, history::Outcome};
 
 fn config(seed: u64) -> Config {
     Config { replication: Replication::Chain, ..Config::new(seed) }

@@ -30,7 +30,7 @@ const SURVEY_PAUSE: Duration = Duration::from_millis(50);
 const CALL_EVERY: Duration = Duration::from_millis(500);
 
 /// The look at the members.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Survey {
     /// None.
     Rest,

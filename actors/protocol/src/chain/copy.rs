@@ -45,13 +45,13 @@ const PASS_EVERY: Duration = Duration::from_secs(30);
 /// copied while reads wait.
 const FEW: u64 = 64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Purpose {
     Purge,
     Level,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Stage {
     Resting,
     Attaching,
@@ -61,7 +61,7 @@ enum Stage {
 }
 
 /// The copying of one range.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Copy {
     stage: Stage,
     purpose: Purpose,

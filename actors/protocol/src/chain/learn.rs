@@ -23,7 +23,7 @@ use crate::{
 use std::collections::BTreeMap;
 
 /// What the others hold of a range's configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Learning {
     ask: Ask,
     answers: BTreeMap<NodeId, Option<Record>>,

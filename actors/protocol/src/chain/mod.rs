@@ -62,7 +62,7 @@ use std::{
 pub const ASKER: u64 = 5;
 
 /// What a node's chains go by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
     /// The node.
     pub me: NodeId,
@@ -75,7 +75,7 @@ pub struct Settings {
 }
 
 /// What a node has kept durably of its chains; nothing for a new one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Kept {
     /// What its acceptor accepted as configurations.
     pub configs: BTreeMap<RangeId, Record>,
@@ -87,14 +87,14 @@ pub struct Kept {
 pub type Rows<'a> = &'a mut dyn FnMut(&Key) -> Option<Record>;
 
 /// All chains that one node has a place in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Chain {
     core: Core,
     ranges: BTreeMap<RangeId, Range>,
 }
 
 /// What a node's ranges share.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Core {
     me: NodeId,
     settings: Settings,
@@ -120,7 +120,7 @@ impl Core {
 }
 
 /// One range: the chain as this node knows it, and the node's part in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Range {
     id: RangeId,
     replicas: Vec<NodeId>,

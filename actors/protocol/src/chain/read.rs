@@ -33,7 +33,7 @@ use std::collections::VecDeque;
 const ANSWER_WAITS: u32 = 20;
 
 /// Reads that wait for a confirmation, and their one question.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Reads {
     waiting: VecDeque<Waiting>,
     asked: Option<Asked>,
@@ -45,13 +45,13 @@ pub(super) struct Reads {
     not_before: Time,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Waiting {
     Read(Parked),
     Answer { answer: Answer, deadline: Time },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Asked {
     ask: Ask,
     to: NodeId,

@@ -25,7 +25,7 @@ use crate::{
 const PATIENCE: u32 = 5;
 
 /// A range's configuration register at one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Register {
     key: Key,
     /// What the own acceptor has accepted.
@@ -35,7 +35,7 @@ pub(super) struct Register {
 }
 
 /// What an operation on the register is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
     /// To learn what is chosen.
     Read,

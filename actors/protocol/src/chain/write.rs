@@ -40,7 +40,7 @@ const ACK_EVERY: Duration = Duration::from_millis(10);
 const ACKS_MAX: usize = 256;
 
 /// A request that waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Parked {
     pub(super) from: NodeId,
     pub(super) request: Request,
@@ -48,7 +48,7 @@ pub(super) struct Parked {
 }
 
 /// What was passed on and not yet acknowledged.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Unacked {
     stamp: Option<Stamp>,
     answers: Vec<Answer>,
@@ -125,9 +125,8 @@ impl Range {
     /// A head that has reason to fear that the chain is broken proposes nothing new: what it did
     /// propose could not be called "not applied" any more.
     fn may_decide(&self) -> bool {
-        !self.survey.is_open()
-            && !self.broken
-            && !(self.is_alone() && self.reads.is_failing(self.replicas.len()))
+        let deaf = self.is_alone() && self.reads.is_failing(self.replicas.len());
+        !(self.survey.is_open() || self.broken || deaf)
     }
 
     pub(super) fn park(&mut self, core: &mut Core, parked: Parked, step: &mut Step<'_>) {
