@@ -10,14 +10,14 @@
 mod accept_loss;
 mod check;
 mod check_config;
-mod client;
+pub(crate) mod client;
 mod data;
-mod launch;
+pub(crate) mod launch;
 mod node;
-mod out;
+pub(crate) mod out;
 mod signal;
 mod start;
-mod status;
+pub(crate) mod status;
 mod torture;
 mod up;
 
@@ -67,13 +67,13 @@ pub struct Arguments {
 
 /// Where the cluster is described and kept.
 #[derive(Args, Clone, Debug)]
-struct Place {
+pub(crate) struct Place {
     /// The cluster's description.
     #[arg(long, global = true, value_name = "FILE", default_value = CONFIG)]
-    config: PathBuf,
+    pub(crate) config: PathBuf,
     /// Where the nodes keep their data: DIR/ID each.
     #[arg(long, global = true, value_name = "DIR", default_value = DATA_DIR)]
-    data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -168,7 +168,7 @@ fn in_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 
 impl Place {
     /// A node's own directory.
-    fn of(&self, id: NodeId) -> PathBuf {
+    pub(crate) fn of(&self, id: NodeId) -> PathBuf {
         node_dir(&self.data_dir, id)
     }
 
@@ -211,7 +211,7 @@ pub struct Failure {
 
 impl Failure {
     /// Something failed: exit code 1.
-    fn new(message: impl Into<String>) -> Failure {
+    pub(crate) fn new(message: impl Into<String>) -> Failure {
         Failure { usage: false, message: message.into() }
     }
 

@@ -22,7 +22,7 @@ pub(super) fn line(text: impl Display) -> io::Result<()> {
 }
 
 /// A line for the person at the terminal, on standard error. Where nobody can read it, work goes on.
-pub(super) fn note(text: impl Display) {
+pub(crate) fn note(text: impl Display) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 

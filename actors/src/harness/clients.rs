@@ -4,7 +4,7 @@
 //! It picks any node that runs, a paused or cut-off one too: it cannot know. If the node crashes
 //! under it, the outcome is unknown, whatever the node was about to say.
 
-use super::{ms, rng::Rng};
+use super::{fault::micros_of, ms, rng::Rng};
 use crate::messages::{Completed, Execute, NodeHandle, Verdict};
 use simpledynamo_protocol::{
     command::{Command, Condition, Expiry, Reply},
@@ -12,13 +12,14 @@ use simpledynamo_protocol::{
     record::{Key, Value},
     ring::NodeId,
 };
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{collections::VecDeque, ops::Range, time::Duration};
 use tokio::sync::oneshot;
 
 /// What clients do: weights of the operations, how many keys, how long they think.
 #[derive(Clone, Debug)]
 pub struct Mix {
     keys: u64,
+    own: bool,
     think: Range<Duration>,
     get: u64,
     set: u64,
@@ -32,6 +33,7 @@ impl Default for Mix {
     fn default() -> Mix {
         Mix {
             keys: 4,
+            own: false,
             think: ms(0)..ms(10),
             get: 40,
             set: 15,
@@ -48,6 +50,13 @@ impl Mix {
     #[must_use]
     pub fn keys(mut self, keys: u64) -> Mix {
         self.keys = keys.max(1);
+        self
+    }
+
+    /// Each client has keys of its own instead of sharing them with all others.
+    #[must_use]
+    pub fn own_keys(mut self) -> Mix {
+        self.own = true;
         self
     }
 
@@ -75,10 +84,18 @@ impl Mix {
         }
     }
 
-    /// Key number `n`: `n0` counts, `s1` holds text, and so on.
-    fn key(n: u64) -> Key {
-        let kind = if n.is_multiple_of(2) { 'n' } else { 's' };
-        Key::from(format!("{kind}{n}").as_str())
+    /// How long a client thinks before its next operation.
+    pub fn pause(&self, rng: &mut Rng) -> Duration {
+        rng.span(&self.think)
+    }
+
+    /// Any operation: `n0` counts, `s1` holds text, and so on.
+    fn any(&self, client: u32, rng: &mut Rng) -> (Key, bool) {
+        let n = rng.below(self.keys);
+        let counter = n.is_multiple_of(2);
+        let kind = if counter { 'n' } else { 's' };
+        let name = if self.own { format!("{kind}{n}-{client}") } else { format!("{kind}{n}") };
+        (Key::from(name.as_str()), counter)
     }
 
     fn command(&self, counter: bool, fresh: &str, seen: Option<&Value>, rng: &mut Rng) -> Command {
@@ -125,6 +142,50 @@ impl Mix {
     }
 }
 
+/// Values seen that conditions are made of.
+const SEEN_MAX: usize = 50;
+
+/// What one client asks: operations drawn from a [`Mix`], with values that nobody writes twice and
+/// conditions made of what it has seen. Every backend's clients are these.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Its number: no two clients of a run have the same.
+    pub id: u32,
+    count: u64,
+    seen: VecDeque<(Key, Value)>,
+}
+
+impl Asker {
+    /// Client `id`, which has seen nothing.
+    #[must_use]
+    pub fn new(id: u32) -> Asker {
+        Asker { id, count: 0, seen: VecDeque::new() }
+    }
+
+    /// What it asks next.
+    pub fn next(&mut self, mix: &Mix, rng: &mut Rng) -> (Key, Command) {
+        let (key, counter) = mix.any(self.id, rng);
+        let command = self.command(&key, counter, mix, rng);
+        (key, command)
+    }
+
+    /// What it asks of this key, which counts or holds text.
+    pub fn command(&mut self, key: &Key, counter: bool, mix: &Mix, rng: &mut Rng) -> Command {
+        self.count += 1;
+        let fresh = format!("{}.{}", self.id, self.count);
+        let seen = self.seen.iter().find(|(of, _)| of == key).map(|(_, value)| value);
+        mix.command(counter, &fresh, seen, rng)
+    }
+
+    /// What it was told.
+    pub fn saw(&mut self, key: &Key, outcome: &Outcome) {
+        if let Outcome::Reply(Reply::Bulk(value)) = outcome {
+            self.seen.push_front((key.clone(), value.clone()));
+            self.seen.truncate(SEEN_MAX);
+        }
+    }
+}
+
 /// An operation under way.
 struct Flight {
     node: NodeId,
@@ -132,14 +193,15 @@ struct Flight {
     end: oneshot::Receiver<Completed>,
 }
 
-#[derive(Default)]
 struct Client {
+    asker: Asker,
     flight: Option<Flight>,
     /// When it asks next.
     next: u64,
-    count: u64,
-    seen: BTreeMap<Key, Value>,
 }
+
+/// Operations that [`Clients::refused`] remembers.
+const REFUSED_MAX: usize = 20;
 
 /// All clients of a run and what they saw.
 #[derive(Default)]
@@ -149,7 +211,11 @@ pub(super) struct Clients {
     first: u32,
     left: u64,
     mix: Mix,
+    /// Operations that have ended, in all.
+    pub(super) ended: u64,
     pub(super) operations: Vec<Operation>,
+    /// The first operations that a node ended without a reply, by its own word.
+    pub(super) refused: Vec<String>,
 }
 
 impl Clients {
@@ -157,11 +223,17 @@ impl Clients {
     pub(super) fn begin(&mut self, count: u32, mix: Mix, operations: u64, now: u64, rng: &mut Rng) {
         self.first += u32::try_from(self.clients.len()).unwrap_or(0);
         self.clients.clear();
-        for _ in 0..count {
-            let next = now + rng.within(&super::fault::micros_of(&mix.think));
-            self.clients.push(Client { next, ..Client::default() });
+        for number in 0..count {
+            let next = now + rng.within(&micros_of(&mix.think));
+            let asker = Asker::new(self.first + number);
+            self.clients.push(Client { asker, flight: None, next });
         }
         (self.left, self.mix) = (operations, mix);
+    }
+
+    /// No further operation begins.
+    pub(super) fn stop(&mut self) {
+        self.left = 0;
     }
 
     pub(super) fn done(&self) -> bool {
@@ -190,28 +262,43 @@ impl Clients {
             Ok(Completed { verdict: Verdict::Reply(reply), .. }) => Outcome::Reply(reply),
             Ok(Completed { verdict: Verdict::NotApplied(_), .. }) => Outcome::NotApplied,
             Ok(Completed { verdict: Verdict::Unknown, .. }) => Outcome::Unknown,
-            Err(oneshot::error::TryRecvError::Closed) => Outcome::Unknown,
+            Err(oneshot::error::TryRecvError::Closed) => {
+                // The node is ending: no word of its own.
+                self.end(number, now, Outcome::Unknown, rng);
+                return true;
+            }
             Err(oneshot::error::TryRecvError::Empty) => return false,
         };
+        self.note_refused(number, &outcome);
         self.end(number, now, outcome, rng);
         true
     }
 
+    fn note_refused(&mut self, number: usize, outcome: &Outcome) {
+        if matches!(outcome, Outcome::Reply(reply) if !matches!(reply, Reply::Error(_))) {
+            return;
+        }
+        let flight = self.clients.get(number).and_then(|client| client.flight.as_ref());
+        let Some(Flight { node, place, .. }) = flight else { return };
+        let Some(Operation { key, command, .. }) = self.operations.get(*place) else { return };
+        if self.refused.len() < REFUSED_MAX {
+            self.refused.push(format!("{node}: {command} of {key} → {outcome}"));
+        }
+    }
+
     fn end(&mut self, number: usize, now: u64, outcome: Outcome, rng: &mut Rng) {
-        let think = rng.within(&super::fault::micros_of(&self.mix.think));
+        let think = rng.within(&micros_of(&self.mix.think));
         let Some(client) = self.clients.get_mut(number) else { return };
         let Some(flight) = client.flight.take() else { return };
         client.next = now + think;
+        self.ended += 1;
         let Some(operation) = self.operations.get_mut(flight.place) else { return };
-        if let Outcome::Reply(Reply::Bulk(value)) = &outcome {
-            client.seen.insert(operation.key.clone(), value.clone());
-        }
+        client.asker.saw(&operation.key, &outcome);
         operation.returned = Some(now);
         operation.outcome = outcome;
     }
 
     fn ask(&mut self, number: usize, now: u64, up: &[(NodeId, NodeHandle)], rng: &mut Rng) -> bool {
-        let id = self.first + u32::try_from(number).unwrap_or(0);
         let Some(client) = self.clients.get_mut(number) else { return false };
         if client.flight.is_some() || client.next > now || self.left == 0 {
             return false;
@@ -220,12 +307,8 @@ impl Clients {
             client.next = now + 5_000;
             return false;
         };
-        client.count += 1;
-        let number = rng.below(self.mix.keys);
-        let key = Mix::key(number);
-        let fresh = format!("{id}.{}", client.count);
-        let seen = client.seen.get(&key);
-        let command = self.mix.command(number.is_multiple_of(2), &fresh, seen, rng);
+        let id = client.asker.id;
+        let (key, command) = client.asker.next(&self.mix, rng);
         let (reply, end) = oneshot::channel();
         handle.execute.do_send(Execute { key: key.clone(), command: command.clone(), reply });
         let flight = Flight { node: *node, place: self.operations.len(), end };

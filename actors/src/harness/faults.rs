@@ -1,7 +1,7 @@
 //! Faults of nodes: crashes, restarts, pauses, disks, clocks.
 
 use super::{
-    Id,
+    Disk, Faults, Id, Restart, Sim,
     fault::{Trigger, When, micros_of},
     node::SimNode,
     world::World,
@@ -9,25 +9,6 @@ use super::{
 use crate::storage::{CommitFault, MemoryPlace};
 use simpledynamo_protocol::ring::NodeId;
 use std::{ops::Range, time::Duration};
-
-/// A restart that still has to say what became of the disk; from [`World::restart`].
-#[must_use = "a restart is done by keep_disk() or wipe_disk()"]
-pub struct Restart<'a> {
-    world: &'a mut World,
-    node: NodeId,
-}
-
-impl Restart<'_> {
-    /// On the disk it had.
-    pub fn keep_disk(self) {
-        self.world.boot(self.node, false);
-    }
-
-    /// On an empty disk, without the identity it had.
-    pub fn wipe_disk(self) {
-        self.world.boot(self.node, true);
-    }
-}
 
 /// A node's disk; from [`World::disk`].
 pub struct DiskFaults<'a> {
@@ -86,10 +67,7 @@ impl World {
     /// Mends all links from and to a node.
     pub fn rejoin(&mut self, node: impl Id) {
         let node = self.known(node);
-        for other in self.ids().into_iter().filter(|other| *other != node) {
-            self.cut(node, other, false);
-            self.cut(other, node, false);
-        }
+        Faults::rejoin(self, node);
     }
 
     /// Crashes a node at a message step: the moment a message of some type has been sent, or has come
@@ -99,9 +77,9 @@ impl World {
     }
 
     /// Starts a node again; one that still runs crashes first.
-    pub fn restart(&mut self, node: impl Id) -> Restart<'_> {
+    pub fn restart(&mut self, node: impl Id) -> Restart<'_, World> {
         let node = self.known(node);
-        Restart { world: self, node }
+        Faults::restart(self, node)
     }
 
     /// A node stands still for so long, as if stopped by a signal. Its kernel goes on: what comes
@@ -124,5 +102,93 @@ impl World {
         if let Some(node) = self.nodes.get(&node) {
             node.skew.set(millis);
         }
+    }
+}
+
+impl Faults for World {
+    fn ids(&self) -> Vec<NodeId> {
+        World::ids(self)
+    }
+
+    fn is_running(&self, node: impl Id) -> bool {
+        World::is_running(self, node)
+    }
+
+    fn crash(&mut self, node: impl Id) {
+        World::crash(self, node);
+    }
+
+    fn boot(&mut self, node: NodeId, disk: Disk) {
+        let node = self.known(node);
+        World::boot(self, node, disk == Disk::Wiped);
+    }
+
+    fn suspend(&mut self, node: impl Id) {
+        let node = self.known(node);
+        self.set_paused(node, true);
+    }
+
+    fn resume(&mut self, node: impl Id) {
+        let node = self.known(node);
+        self.set_paused(node, false);
+    }
+
+    fn pause(&mut self, node: impl Id, span: Duration) {
+        World::pause(self, node, span);
+    }
+
+    fn cut(&mut self, from: NodeId, to: NodeId, cut: bool) {
+        let (from, to) = (self.known(from), self.known(to));
+        World::cut(self, from, to, cut);
+    }
+
+    fn latency(&mut self, from: impl Id, to: impl Id, range: Range<Duration>) {
+        World::latency(self, from, to, range);
+    }
+
+    fn heal(&mut self) {
+        World::heal(self);
+    }
+}
+
+impl Faults for Sim {
+    fn ids(&self) -> Vec<NodeId> {
+        self.world.ids()
+    }
+
+    fn is_running(&self, node: impl Id) -> bool {
+        self.world.is_running(node)
+    }
+
+    fn crash(&mut self, node: impl Id) {
+        self.world.crash(node);
+    }
+
+    fn boot(&mut self, node: NodeId, disk: Disk) {
+        Faults::boot(&mut self.world, node, disk);
+    }
+
+    fn suspend(&mut self, node: impl Id) {
+        self.world.suspend(node);
+    }
+
+    fn resume(&mut self, node: impl Id) {
+        self.world.resume(node);
+    }
+
+    fn pause(&mut self, node: impl Id, span: Duration) {
+        self.world.pause(node, span);
+    }
+
+    fn cut(&mut self, from: NodeId, to: NodeId, cut: bool) {
+        Faults::cut(&mut self.world, from, to, cut);
+    }
+
+    fn latency(&mut self, from: impl Id, to: impl Id, range: Range<Duration>) {
+        self.world.latency(from, to, range);
+    }
+
+    fn heal(&mut self) {
+        self.world.heal();
     }
 }

@@ -3,7 +3,7 @@
 //! A `LocalSet` is all that a process is here. It is polled or, for a pause, not; dropped, its tasks
 //! end between two polls, as a process that is killed.
 
-use super::{disk::SimDisk, fault, net::SimNet, rng::Rng, wire::Wire};
+use super::{beside::Beside, disk::SimDisk, fault, net::SimNet, rng::Rng, wire::Wire};
 use crate::{
     clock::Clock,
     messages::NodeHandle,
@@ -71,19 +71,21 @@ pub(super) struct SimNode {
     /// How long a sync takes, microseconds.
     pub(super) sync: Rc<RefCell<Range<u64>>>,
     pub(super) paused: bool,
+    beside: Option<Beside>,
     pub(super) woken: Arc<Woken>,
     state: Rc<RefCell<State>>,
     local: Option<LocalSet>,
 }
 
 impl SimNode {
-    pub(super) fn new(settings: Settings, sync: Range<u64>) -> SimNode {
+    pub(super) fn new(settings: Settings, sync: Range<u64>, beside: Option<Beside>) -> SimNode {
         SimNode {
             settings,
             disk: SimDisk::default(),
             skew: Rc::default(),
             sync: Rc::new(RefCell::new(sync)),
             paused: false,
+            beside,
             woken: Arc::default(),
             state: Rc::new(RefCell::new(State::Down)),
             local: None,
@@ -130,6 +132,7 @@ impl SimNode {
             skew,
             sync,
             rng: Rng::new(rng.any(), u64::from(node.0)),
+            beside: self.beside.clone(),
         };
         self.state = Rc::new(RefCell::new(State::Starting));
         self.paused = false;
@@ -191,12 +194,13 @@ struct Life {
     skew: Rc<Cell<i64>>,
     sync: Rc<RefCell<Range<u64>>>,
     rng: Rng,
+    beside: Option<Beside>,
 }
 
 impl Life {
     /// Runs until the node ends itself; gives the reason.
     async fn run(self, running: impl FnOnce(NodeHandle)) -> Result<String, StartError> {
-        let Life { net, settings, place, disk, origin, skew, sync, mut rng } = self;
+        let Life { net, settings, place, disk, origin, skew, sync, mut rng, beside } = self;
         // Made here, in a poll: elsewhere tokio's clock shows the machine's time.
         let clock = Clock::with_wall(move || {
             let elapsed = u64::try_from(origin.elapsed().as_millis()).unwrap_or(0);
@@ -208,6 +212,7 @@ impl Life {
         let cache = RecordCache::seeded(settings.limits.cache_bytes, rng.any());
         let store = Arc::new(CachedStore::new(store, cache));
         let network = net.wire.clone();
+        let (own_settings, own_clock) = (settings.clone(), clock.clone());
         let parts = Parts { settings, identity, store, clock };
         let (handle, mut stopper) = wire(net, parts, |writer, replica| {
             let syncing = async move |writes: &[simpledynamo_protocol::effect::Write]| {
@@ -219,6 +224,9 @@ impl Life {
             Ok(None)
         })
         .await?;
+        if let Some(beside) = beside {
+            beside.start(handle.clone(), own_clock, &own_settings);
+        }
         running(handle);
         Ok(stopper.failed().await)
     }

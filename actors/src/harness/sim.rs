@@ -2,6 +2,7 @@
 
 use super::{
     Failure,
+    beside::Beside,
     fault::{micros, micros_of},
     log::Log,
     ms,
@@ -12,7 +13,8 @@ use super::{
     world::World,
 };
 use crate::{
-    messages::Phase,
+    clock::Clock,
+    messages::{NodeHandle, Phase},
     settings::{Durability, Limits, Peer, Replication, Settings},
 };
 use simpledynamo_protocol::ring::{NodeId, Ring};
@@ -52,6 +54,8 @@ pub struct Config {
     pub sync: Range<Duration>,
     /// Whether the text of the message log is kept, for [`Sim::messages`].
     pub keep_log: bool,
+    /// What runs in each node's process beside its own actors, from [`Config::beside`].
+    pub beside: Option<Beside>,
 }
 
 impl Config {
@@ -69,7 +73,19 @@ impl Config {
             replication: Replication::Quorum,
             sync: Duration::from_micros(sync.start)..Duration::from_micros(sync.end),
             keep_log: false,
+            beside: None,
         }
+    }
+
+    /// Starts actors of one's own in each node's process, each time it starts: `start` gets what the
+    /// node's front ends get, the node's clock and its settings.
+    #[must_use]
+    pub fn beside(
+        mut self,
+        start: impl Fn(NodeHandle, Clock, &Settings) + Send + Sync + 'static,
+    ) -> Config {
+        self.beside = Some(Beside::new(start));
+        self
     }
 
     fn settings(&self, me: NodeId) -> Settings {
@@ -153,7 +169,10 @@ impl Sim {
         let origin = Instant::now();
         let settings = config.nodes.iter().map(|id| config.settings(NodeId(*id)));
         let nodes: BTreeMap<_, _> = settings
-            .map(|settings| (settings.me, SimNode::new(settings, micros_of(&config.sync))))
+            .map(|settings| {
+                let node = SimNode::new(settings, micros_of(&config.sync), config.beside.clone());
+                (node.id(), node)
+            })
             .collect();
         let addresses = nodes.values().map(|node| (node.settings.listen, node.id())).collect();
         let log = Log::new(config.keep_log);
