@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    messages::{NodeHandle, Phase},
+    messages::{NodeHandle, Phase, Status},
     settings::{Durability, Limits, Peer, Replication, Settings},
 };
 use simpledynamo_protocol::ring::{NodeId, Ring};
@@ -197,7 +197,11 @@ impl Sim {
         for _ in 0..3_000 {
             let statuses = self.statuses()?;
             let up = self.nodes.values().filter(|node| node.is_up()).count();
-            let serve = statuses.values().all(|status| status.phase == Phase::Serving);
+            // A member of a chain counts once it holds all again.
+            let chains = self.config.replication == Replication::Chain;
+            let whole =
+                |status: &Status| status.phase == Phase::Serving && (status.level || !chains);
+            let serve = statuses.values().all(whole);
             if serve && statuses.len() == up {
                 return Ok(());
             }
