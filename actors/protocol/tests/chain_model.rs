@@ -144,7 +144,7 @@ impl Model for Scenario {
             let request_timeout = Duration::from_millis(100);
             let settings =
                 chain::Settings { me, ring: ring(), request_timeout, value_bytes_max: 64 };
-            let (durable, kept) = (Durable::default(), chain::Kept::default());
+            let (durable, kept) = (Durable::default(), chain::Kept::first(&ring(), me));
             // As if it had compared itself with its predecessor long ago.
             let now = Time(LONG * 1_000);
             Chain::new(settings, 1, durable, &kept, Standing::Voter, now)
@@ -355,9 +355,9 @@ impl Scenario {
 
     /// No successor holds more than its predecessor of the same epoch.
     fn judge(&self, state: &mut Cluster) {
-        for at in 0..NODES.len() {
+        for (at, node) in NODES.into_iter().enumerate() {
             let config = &state.chains[at].seat(range()).expect("a replica").config;
-            let Some(after) = config.after(NODES[at]).map(index) else { continue };
+            let Some(after) = config.after(node).map(index) else { continue };
             let same = state.chains[after].seat(range()).is_some_and(|it| it.config == *config);
             let held = |at: usize| stamp_of(state.rows[at].as_ref());
             if same && held(at) < held(after) {

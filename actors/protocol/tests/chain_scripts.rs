@@ -80,7 +80,8 @@ fn chain_of(me: NodeId, node: Option<&Node>, standing: Standing, now: Time) -> C
     let request_timeout = Duration::from_millis(100);
     let settings = chain::Settings { me, ring: ring(), request_timeout, value_bytes_max: 1 << 20 };
     let durable = node.map_or(Durable::default(), |node| node.durable);
-    let kept = node.map(|node| node.kept.clone()).unwrap_or_default();
+    let first = || chain::Kept::first(&ring(), me);
+    let kept = node.map_or_else(first, |node| node.kept.clone());
     let lives = node.map_or(1, |node| node.lives);
     Chain::new(settings, lives, durable, &kept, standing, now)
 }
@@ -124,7 +125,7 @@ impl Cluster {
             up: true,
             rows: BTreeMap::new(),
             durable: Durable::default(),
-            kept: chain::Kept::default(),
+            kept: chain::Kept::first(&ring(), id),
             chain: chain_of(id, None, Standing::Voter, Time(0)),
             lives: 1,
         };
@@ -198,6 +199,7 @@ impl Cluster {
 
     fn look_up(&self, id: NodeId, message: &Message) -> Message {
         let node = &self.nodes[&id];
+        let votes = node.chain.seat(range()).is_some_and(|seat| seat.is_level(id));
         let rows: Vec<_> = node.rows.iter().map(|(key, record)| row(key, record)).collect();
         match message {
             Message::AskDigests(ask) => {
@@ -205,13 +207,13 @@ impl Cluster {
                 rows.iter().for_each(|row| digests.add_row(row));
                 let buckets = digests.of(ask.range).map(|tally| tally.buckets.clone());
                 let (ask, range, buckets) = (ask.ask, ask.range, buckets.unwrap_or_default());
-                Digests { ask, range, buckets, votes: true, live: 0 }.into()
+                Digests { ask, range, buckets, votes, live: 0 }.into()
             }
             Message::AskList(ask) => {
                 let within =
                     |row: &Row| (ask.from..=ask.to).contains(&Position::of(&row.key).prefix());
                 let rows = rows.into_iter().filter(within).collect();
-                Listed { ask: ask.ask, rows, next: None, votes: true, absent_floor: 0 }.into()
+                Listed { ask: ask.ask, rows, next: None, votes, absent_floor: 0 }.into()
             }
             Message::Fetch(ask) => {
                 let held = |key: &Key| Some((key.clone(), node.rows.get(key)?.clone()));

@@ -59,7 +59,7 @@ impl Chains {
     pub(super) fn part(&mut self, now: Now, part: Part, out: &mut Effects) {
         match part {
             Part::Learn { ceiling } => self.chain.learn(now.mono, ceiling, out),
-            Part::Vote => self.chain.vote(),
+            Part::Vote => self.chain.vote(out),
         }
     }
 

@@ -114,6 +114,13 @@ impl Range {
         }
     }
 
+    /// `node` has lost its store: it is not fit as it said.
+    pub(super) fn forget_present(&mut self, node: NodeId) {
+        if let Survey::Asking { present, .. } = &mut self.survey {
+            present.remove(&node);
+        }
+    }
+
     /// Ends the survey once all have answered.
     fn judge_survey(&mut self, core: &mut Core, step: &mut Step<'_>) {
         if let Survey::Asking { present, .. } = &self.survey
@@ -165,7 +172,8 @@ impl Range {
     fn wants_survey(&self, core: &Core) -> bool {
         let lost = self.fitness(core) == Fitness::Lost;
         let must_leave = core.votes() && lost && self.seat.config.since(core.me).is_some();
-        !self.parked.is_empty() || self.broken || must_leave
+        let knows_none = core.votes() && self.seat.config.epoch == 0;
+        !self.parked.is_empty() || self.broken || must_leave || knows_none
     }
 
     pub(super) fn next_survey(&self, core: &Core) -> Option<Time> {

@@ -11,7 +11,9 @@
 //! Members pull again where their predecessor may not know what they miss: after its restart, after
 //! their own, with a new predecessor, and now and then.
 //!
-//! Differences are found by digests, as in [`crate::register::catchup`].
+//! Differences are found by digests, as in [`crate::register::catchup`]. Every listing must come from a
+//! source that is level when it lists, and every record must be as new as listed: a source may lose
+//! its store in between.
 
 use super::{
     Core, Range, Step,
@@ -223,6 +225,9 @@ impl Range {
         let Stage::Digests { mine: Some(mine), theirs: Some(theirs) } = &self.copy.stage else {
             return;
         };
+        if !theirs.votes {
+            return self.give_up(step.now.mono);
+        }
         let ring = &core.settings.ring;
         self.copy.intervals = (0..digest::BUCKETS)
             .filter(|bucket| mine.buckets.get(*bucket) != theirs.buckets.get(*bucket))
@@ -251,6 +256,9 @@ impl Range {
         let Stage::Listing { to, mine: Some(mine), theirs: Some(theirs) } = &self.copy.stage else {
             return;
         };
+        if !theirs.votes {
+            return self.give_up(step.now.mono);
+        }
         let to = *to;
         let next = [mine.next, theirs.next].into_iter().flatten().min();
         let within = |row: &&Row| next.is_none_or(|next| Position::of(&row.key).prefix() < next);
@@ -290,17 +298,31 @@ impl Range {
     }
 
     fn fetched(&mut self, core: &mut Core, got: &Records, step: &mut Step<'_>) {
-        if got.records.is_empty() {
-            // Collected in the meantime.
-            self.copy.wanted.clear();
+        let fits = |(key, record): &&(Key, Record)| {
+            self.copy.wanted.get(key).is_some_and(|listed| record.stamp >= *listed)
+        };
+        let news: Vec<_> = got.records.iter().filter(fits).collect();
+        if news.is_empty() {
+            // Collected in the meantime, or the source has lost what it had listed.
+            return self.give_up(step.now.mono);
         }
-        for (key, record) in &got.records {
-            if self.copy.wanted.remove(key).is_some() {
-                self.copy.changed += 1;
-                self.take_over(core, key, record, step);
-            }
+        for (key, record) in news {
+            self.copy.wanted.remove(key);
+            self.copy.changed += 1;
+            self.take_over(core, key, record, step);
         }
         self.fetch(core, step);
+    }
+
+    fn give_up(&mut self, now: Time) {
+        self.copy.rest(now + RETRY_EVERY);
+    }
+
+    /// `node` has lost its store: what it showed before is no part of a copy any more.
+    pub(super) fn forget_source(&mut self, node: NodeId) {
+        if self.copy.stage != Stage::Resting && self.copy.source == node {
+            self.copy.rest(self.copy.until);
+        }
     }
 
     fn take_over(&mut self, core: &mut Core, key: &Key, record: &Record, step: &mut Step<'_>) {

@@ -56,6 +56,8 @@ impl Chain {
     pub fn forget(&mut self, node: NodeId) {
         for range in self.ranges.values_mut() {
             range.register.forget(node);
+            range.forget_source(node);
+            range.forget_present(node);
             if let Some(learning) = &mut range.learning {
                 learning.answers.remove(&node);
             }

@@ -83,6 +83,16 @@ pub struct Kept {
     pub seats: BTreeMap<RangeId, Seat>,
 }
 
+impl Kept {
+    /// What a new node of a new ring keeps: it is a member of its ranges' first chains.
+    #[must_use]
+    pub fn first(ring: &Ring, me: NodeId) -> Kept {
+        let seat = |range| (range, Seat::first(&ring.preference_list(range)));
+        let seats = ring.ranges_of(me).into_iter().map(seat).collect();
+        Kept { configs: BTreeMap::new(), seats }
+    }
+}
+
 /// Reads a stored record, as it is with all that was written so far.
 pub type Rows<'a> = &'a mut dyn FnMut(&Key) -> Option<Record>;
 
@@ -249,9 +259,19 @@ impl Chain {
     }
 
     /// The peers have welcomed the node as new: it votes, and is a member of its ranges' first
-    /// chains.
-    pub fn vote(&mut self) {
+    /// chains. Nothing changes for one that votes already.
+    pub fn vote(&mut self, out: &mut Effects) {
+        if self.standing() == Standing::Voter {
+            return;
+        }
         self.core.acceptor.vote();
+        let first = Kept::first(&self.core.settings.ring, self.core.me);
+        for (id, seat) in first.seats {
+            if let Some(range) = self.ranges.get_mut(&id) {
+                range.seat = seat.clone();
+                out.push(Effect::Persist(Write::Seat(id, seat)));
+            }
+        }
     }
 
     /// To be called once after a restart with what was kept: tells the other replicas that this one
@@ -385,7 +405,8 @@ impl Core {
 impl Range {
     fn new(core: &mut Core, id: RangeId, kept: &Kept, now: Time) -> Range {
         let replicas = core.settings.ring.preference_list(id);
-        let seat = kept.seats.get(&id).cloned().unwrap_or_else(|| Seat::first(&replicas));
+        // A node that was welcomed has written its seats. One without has lost what it held.
+        let seat = kept.seats.get(&id).cloned().unwrap_or_else(Seat::lost);
         let row = kept.configs.get(&id).cloned();
         Range {
             id,

@@ -42,7 +42,7 @@ impl Node {
         };
         let mut kept = self.disk.kept().chain.clone();
         if self.tamper.is(Mutant::VolatileSeat) {
-            kept.seats.clear();
+            kept.seats = chain::Kept::first(&self.setup.ring, self.id).seats;
         }
         let now = step.now.mono;
         self.chain = Some(Chain::new(settings, self.life, durable, &kept, standing, now));
@@ -127,6 +127,11 @@ impl Node {
         rows
     }
 
+    fn lists_all(&self, range: RangeId) -> bool {
+        let seat = self.chain.as_ref().and_then(|chain| chain.seat(range));
+        seat.is_some_and(|seat| seat.is_level(self.id))
+    }
+
     pub(super) fn buckets(&self, ask: &AskDigests) -> Vec<u64> {
         let mut digests = digest::Digests::new(self.setup.ring.clone());
         self.rows_of(ask.range).iter().for_each(|row| digests.add_row(row));
@@ -136,13 +141,15 @@ impl Node {
     fn digests(&mut self, from: NodeId, ask: &AskDigests, step: &mut Around<'_>) {
         let buckets = self.buckets(ask);
         let message::AskDigests { ask, range } = *ask;
-        self.release(from, Digests { ask, range, buckets, votes: true, live: 0 }.into(), step);
+        let votes = self.lists_all(range);
+        self.release(from, Digests { ask, range, buckets, votes, live: 0 }.into(), step);
     }
 
     fn list(&mut self, from: NodeId, ask: &AskList, step: &mut Around<'_>) {
         let within = |row: &Row| (ask.from..=ask.to).contains(&Position::of(&row.key).prefix());
         let rows = self.rows_of(ask.range).into_iter().filter(within).collect();
-        let listed = Listed { ask: ask.ask, rows, next: None, votes: true, absent_floor: 0 };
+        let votes = self.lists_all(ask.range);
+        let listed = Listed { ask: ask.ask, rows, next: None, votes, absent_floor: 0 };
         self.release(from, listed.into(), step);
     }
 
@@ -158,10 +165,8 @@ impl Node {
     pub(super) fn chain_synced(&mut self, write: Write, step: &mut Around<'_>) {
         let (at, ring) = (self.id, &self.setup.ring);
         let is_tail = |range: &RangeId| {
-            self.disk.kept().chain.seats.get(range).map_or_else(
-                || ring.preference_list(*range).last() == Some(&at),
-                |seat| seat.config.tail() == Some(at),
-            )
+            let seat = self.disk.kept().chain.seats.get(range);
+            seat.is_some_and(|seat| seat.config.tail() == Some(at))
         };
         match write {
             Write::Put(key, record) => {

@@ -71,6 +71,11 @@ impl<T> Default for Disk<T> {
 }
 
 impl<T> Disk<T> {
+    /// A disk that holds this.
+    pub fn of(kept: Kept) -> Disk<T> {
+        Disk { view: kept.clone(), kept, ..Disk::default() }
+    }
+
     /// The record as the replica sees it.
     pub fn get(&self, key: &Key) -> Option<&Record> {
         self.view.rows.get(key)

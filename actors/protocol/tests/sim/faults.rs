@@ -165,9 +165,7 @@ impl World {
     fn is_spare_in(&self, id: NodeId, range: RangeId) -> bool {
         let replicas = self.nodes[&id].setup.ring.preference_list(range);
         let kept = |node: &NodeId| &self.nodes[node].disk.view().chain;
-        let seat = |node: &NodeId| {
-            kept(node).seats.get(&range).cloned().unwrap_or_else(|| Seat::first(&replicas))
-        };
+        let seat = |node: &NodeId| kept(node).seats.get(&range).cloned().unwrap_or_else(Seat::lost);
         let changing = |node: &NodeId| {
             self.nodes[node].chain.as_ref().is_some_and(|chain| chain.is_changing(range))
         };

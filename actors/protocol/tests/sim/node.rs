@@ -1,13 +1,13 @@
 //! One simulated node: router, failure detector, coordinators and replica around one disk.
 
 use super::{
-    disk::{Disk, Origin},
+    disk::{Disk, Kept, Origin},
     invariants::Fact,
     mutant::{Mutant, Tamper},
     rng::Rng,
 };
 use simpledynamo_protocol::{
-    chain::Chain,
+    chain::{self, Chain},
     command::Command,
     effect::{Effect, Effects, Write},
     message::{Alive, Ask, Fetch, Message, Probe, Query, Records, Welcome},
@@ -87,12 +87,13 @@ pub struct Node {
 impl Node {
     pub fn new(id: NodeId, setup: Setup, mutant: Option<Mutant>) -> Node {
         let acceptor = Acceptor::new(id, Durable::default(), Standing::Voter);
+        let disk = Disk::of(Kept { chain: chain::Kept::first(&setup.ring, id), ..Kept::default() });
         let routing = Routing::new(id, 0, setup.ring.clone(), setup.routing.clone());
         Node {
             id,
             up: false,
             life: 0,
-            disk: Disk::default(),
+            disk,
             tamper: Tamper::new(mutant),
             suspicion: Suspicion::default(),
             lives: BTreeMap::new(),
