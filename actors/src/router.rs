@@ -430,6 +430,10 @@ impl Handler<FromNode> for Router {
         if let message::Message::Request(request) = message {
             return self.coordinate(from, request, ctx);
         }
+        if let message::Message::Announce(announce) = message {
+            // Said without being asked: it proves no life.
+            return self.routing.announced(announce.range, &announce.config);
+        }
         self.note_life(from);
         let key = match message {
             message::Message::Answer(answer) => {
@@ -437,9 +441,6 @@ impl Handler<FromNode> for Router {
                     routing.answer(now.mono, from, answer, doubtful, out);
                 });
                 return self.carry_out(ctx);
-            }
-            message::Message::Announce(announce) => {
-                return self.routing.announced(announce.range, &announce.config);
             }
             message::Message::Promise(ref promise) => promise.key.clone(),
             message::Message::Accepted(ref accepted) => accepted.key.clone(),

@@ -391,6 +391,9 @@ impl Writer {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Persist(write) => {
+                    if let Write::Seat(range, seat) = &write {
+                        log::info!("range {}: the chain is {}", range.0, seat.config);
+                    }
                     let stored = match &write {
                         Write::Put(key, _) | Write::Remove(key)
                             if !self.batch.overlay.contains_key(key) =>
