@@ -86,6 +86,7 @@ on_both_backends!(
     phase_6_one_node_after_another_crashes_and_recovers,
     all_five_killed_at_once_keep_every_acknowledged_write,
     each_node_in_turn_stands_still_under_load,
+    one_node_stands_still_for_ten_seconds_of_reads_and_writes,
 );
 
 fn phase_1_basic_operations_and_where_keys_lie(t: &mut impl Cluster) -> Result<(), Failure> {
@@ -218,6 +219,20 @@ fn each_node_in_turn_stands_still_under_load(t: &mut impl Cluster) -> Result<(),
     let (_, not_applied, unknown) = history.outcomes();
     same((not_applied, unknown), (0, 0), "a node that stands still loses nothing")?;
     end(t)
+}
+
+/// Long enough to be replaced everywhere: as the last of three keys' nodes it is a chain's tail, too.
+fn one_node_stands_still_for_ten_seconds_of_reads_and_writes(
+    t: &mut impl Cluster,
+) -> Result<(), Failure> {
+    t.clients(CLIENTS).run(Mix::default().keys(18).think(ms(0)..ms(5))).start();
+    t.progress(500)?;
+    t.pause("5560", ms(10_000));
+    t.progress(5_000)?;
+    t.until_serving()?;
+    t.progress(500)?;
+    t.finish()?;
+    settled(t)
 }
 
 /// Many keys and next to no thinking.

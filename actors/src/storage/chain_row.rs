@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(key, b"\x00chain_seat\x00\x03");
         let value = encode(&key, &seat).unwrap();
         let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "04e3d4d3b00202b22b01b62b010101");
+        assert_eq!(hex, "04305c3b5d0202b22b01b62b010101");
         let mut kept = Kept::default();
         add(&mut kept, &key, &value).unwrap();
         assert_eq!(kept.seats.get(&RangeId(3)), Some(&seat));
