@@ -104,6 +104,24 @@ fn cut_off_node_comes_back() -> Result<(), Failure> {
     Ok(())
 }
 
+/// It hears nobody, so it fears that all others are gone, and they hear what it proposes.
+#[test]
+fn deaf_node_shuts_nobody_out() -> Result<(), Failure> {
+    let mut t = chains(12);
+    // Its joins are the last changes of its chains: it may write to their registers at once.
+    t.after(ms(100), |t| t.pause("5560", ms(600)));
+    let history = t.clients(8).run(Mix::default().keys(40)).operations(1_500)?;
+    history.assert_linearizable()?;
+    t.until_serving()?;
+    t.partition(&["5554", "5556", "5558", "5562"]).one_way();
+    t.clients(5).run(Mix::default().keys(40)).operations(400)?;
+    for n in 0..40 {
+        let said = t.client("5554").set(&format!("deaf-{n}"), "v")?;
+        assert_eq!(said, Outcome::Reply(Reply::Ok), "deaf-{n}");
+    }
+    t.heal_and_settle()
+}
+
 /// With two of a key's three nodes gone the chain stops, and says that nothing was applied.
 #[test]
 fn one_of_three_says_that_it_cannot() -> Result<(), Failure> {

@@ -1,12 +1,13 @@
-//! Changes of the chain: who fears a break asks all members, and proposes a chain of those that
-//! answer.
+//! Changes of the chain: who fears a break asks all nodes of the range, and proposes a chain of the
+//! members that answer.
 //!
 //! A time-out is no failure: nothing follows from it but a survey, and nothing follows from the
 //! survey but a proposal. Only the register's compare-and-set changes the chain, and it can succeed
 //! only from the chain that was surveyed. Its accept is the seal of the old epoch: once a majority of
 //! the range's nodes has accepted it durably, no tail of the old epoch gets a confirmation any more.
 //!
-//! The new chain keeps the order, drops who was silent and who has lost its data, and begins with a
+//! Who hears no majority proposes nothing: it may be deaf, and a deaf node's proposals are heard. The
+//! new chain keeps the order, drops who was silent and who has lost its data, and begins with a
 //! member that is level. So every member holds all that was ever committed, whoever is left.
 
 use super::{
@@ -57,7 +58,7 @@ impl Range {
         }
     }
 
-    /// Asks all members whether they are there, unless that was done just now.
+    /// Asks all nodes of the range whether they are there, unless that was done just now.
     pub(super) fn start_survey(&mut self, core: &mut Core, step: &mut Step<'_>) {
         let now = step.now.mono;
         if self.survey.is_open() || now < self.survey_after || !core.votes() {
@@ -70,12 +71,12 @@ impl Range {
         let ask = core.ask();
         let until = now + core.settings.request_timeout * SURVEY_WAITS;
         let mut present = BTreeMap::new();
-        for member in &self.seat.config.members {
-            if member.node == core.me {
+        for node in &self.replicas {
+            if *node == core.me {
                 present.insert(core.me, self.fitness(core));
             } else {
                 let config = self.seat.config.clone();
-                step.send(member.node, super::wire::Survey { range: self.id, config, ask });
+                step.send(*node, super::wire::Survey { range: self.id, config, ask });
             }
         }
         self.survey = Survey::Asking { ask, until, present };
@@ -90,7 +91,7 @@ impl Range {
         survey: &super::wire::Survey,
         step: &mut Step<'_>,
     ) {
-        if !self.meets(core, from, &survey.config, step) {
+        if !core.votes() || !self.meets(core, from, &survey.config, step) {
             return;
         }
         let (epoch, fitness) = (self.seat.config.epoch, self.fitness(core));
@@ -121,13 +122,20 @@ impl Range {
         }
     }
 
-    /// Ends the survey once all have answered.
+    /// Ends the survey once all members have answered, and enough of the range's nodes to go on from
+    /// there.
     fn judge_survey(&mut self, core: &mut Core, step: &mut Step<'_>) {
-        if let Survey::Asking { present, .. } = &self.survey
-            && self.seat.config.members.iter().all(|member| present.contains_key(&member.node))
-        {
+        let Survey::Asking { present, .. } = &self.survey else { return };
+        let members = &self.seat.config.members;
+        let all = members.iter().all(|member| present.contains_key(&member.node));
+        let whole = survivors(&self.seat.config, present).members == *members;
+        if all && (whole || self.is_majority(present)) {
             self.conclude(core, step);
         }
+    }
+
+    fn is_majority(&self, present: &BTreeMap<NodeId, Fitness>) -> bool {
+        present.len() * 2 > self.replicas.len()
     }
 
     fn conclude(&mut self, core: &mut Core, step: &mut Step<'_>) {
@@ -137,13 +145,13 @@ impl Range {
         };
         let now = step.now.mono;
         self.survey_after = now + SURVEY_PAUSE;
-        let next = survivors(&self.seat.config, &present);
+        let (next, heard) = (survivors(&self.seat.config, &present), self.is_majority(&present));
         self.broken = next.members != self.seat.config.members;
         if !self.broken {
             let lost = now.0.saturating_sub(core.settings.request_timeout.as_micros() as u64);
             self.resend(core, Time(lost), step);
             self.release(core, step);
-        } else if !next.members.is_empty() {
+        } else if heard && !next.members.is_empty() {
             self.change(core, next, step);
         }
     }
