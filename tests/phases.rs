@@ -1,5 +1,5 @@
 //! The six phases and two more, each one body for two backends: simulated, with many seeds, and on
-//! five real processes with real sockets and disks.
+//! five real processes with real sockets and disks; with quorums and with chains.
 //!
 //! Phases 2 to 6 record what clients saw and have it checked for linearizability. In no phase may
 //! an operation fail: what is in flight to the very node that is killed has an unknown outcome, all
@@ -7,8 +7,11 @@
 
 #![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-use simpledynamo::processes::processes;
-use simpledynamo_actors::harness::{Cluster, Failure, Mix, Pairs, ms, play, sim};
+use simpledynamo::processes::{self, Processes, processes};
+use simpledynamo_actors::{
+    harness::{self, Cluster, Failure, Mix, Pairs, Sim, ms, play, seed_or, sim},
+    settings::Replication,
+};
 use simpledynamo_protocol::{
     command::{Command, Condition, Reply},
     history::Outcome,
@@ -25,7 +28,7 @@ const CLIENTS: u32 = 10;
 /// Seeds that the simulator tries of each phase. On processes there is one.
 const SEEDS: u64 = 5;
 
-/// A phase on both backends, as two tests.
+/// A phase on both backends and with both strategies, as four tests.
 macro_rules! on_both_backends {
     ($($phase:ident),* $(,)?) => {
         mod simulated {
@@ -33,6 +36,16 @@ macro_rules! on_both_backends {
             fn $phase() -> Result<(), super::Failure> {
                 (0..super::SEEDS).try_for_each(|seed| super::play(super::sim(seed), super::$phase))
             })*
+
+            mod chain {
+                $(#[test]
+                fn $phase() -> Result<(), super::super::Failure> {
+                    use super::super::{SEEDS, play, simulated_chains};
+                    (0..SEEDS).try_for_each(|seed| {
+                        play(simulated_chains(seed), super::super::$phase)
+                    })
+                })*
+            }
         }
 
         mod on_processes {
@@ -40,8 +53,28 @@ macro_rules! on_both_backends {
             fn $phase() -> Result<(), super::Failure> {
                 super::play(super::processes(1), super::$phase)
             })*
+
+            mod chain {
+                $(#[test]
+                fn $phase() -> Result<(), super::super::Failure> {
+                    use super::super::{chains_of_processes, play};
+                    play(chains_of_processes(1), super::super::$phase)
+                })*
+            }
         }
     };
+}
+
+/// The shipped ring with chains, simulated.
+fn simulated_chains(seed: u64) -> Sim {
+    harness::Config { replication: Replication::Chain, ..harness::Config::new(seed_or(seed)) }
+        .start()
+}
+
+/// The shipped ring with chains, as processes.
+fn chains_of_processes(seed: u64) -> Processes {
+    let settings = "replication = \"chain\"\n".to_owned();
+    processes::Config { settings, ..processes::Config::new(seed_or(seed)) }.start()
 }
 
 on_both_backends!(
@@ -53,6 +86,7 @@ on_both_backends!(
     phase_6_one_node_after_another_crashes_and_recovers,
     all_five_killed_at_once_keep_every_acknowledged_write,
     each_node_in_turn_stands_still_under_load,
+    one_node_stands_still_for_ten_seconds_of_reads_and_writes,
 );
 
 fn phase_1_basic_operations_and_where_keys_lie(t: &mut impl Cluster) -> Result<(), Failure> {
@@ -185,6 +219,20 @@ fn each_node_in_turn_stands_still_under_load(t: &mut impl Cluster) -> Result<(),
     let (_, not_applied, unknown) = history.outcomes();
     same((not_applied, unknown), (0, 0), "a node that stands still loses nothing")?;
     end(t)
+}
+
+/// Long enough to be replaced everywhere: as the last of three keys' nodes it is a chain's tail, too.
+fn one_node_stands_still_for_ten_seconds_of_reads_and_writes(
+    t: &mut impl Cluster,
+) -> Result<(), Failure> {
+    t.clients(CLIENTS).run(Mix::default().keys(18).think(ms(0)..ms(5))).start();
+    t.progress(500)?;
+    t.pause("5560", ms(10_000));
+    t.progress(5_000)?;
+    t.until_serving()?;
+    t.progress(500)?;
+    t.finish()?;
+    settled(t)
 }
 
 /// Many keys and next to no thinking.

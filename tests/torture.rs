@@ -116,9 +116,19 @@ fn ring_that_loses_acknowledged_writes_is_found_out() {
 
 #[test]
 fn ring_under_every_kind_of_fault_stays_linearizable() {
+    torture("quorum");
+}
+
+#[test]
+fn chains_under_every_kind_of_fault_stay_linearizable() {
+    torture("chain");
+}
+
+fn torture(replication: &str) {
     let dir = tempfile::tempdir().unwrap();
     let record = dir.path().join("history.jsonl");
     let mut command = dynamo(&["torture", "--minutes", "0.1", "--clients", "8", "--keys", "30"]);
+    command.args(["--replication", replication]);
     command.env("TMPDIR", dir.path()).arg("--record").arg(&record);
     let (code, out, err) = told(command.output().unwrap());
     assert_eq!(code, 0, "{out}{err}");

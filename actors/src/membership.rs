@@ -212,12 +212,17 @@ impl Membership {
         let (store, known_store, incarnation) = (greet.store, known.store, known.incarnation);
         let (router, sync) = (self.ways.router.clone(), self.ways.sync.clone());
         let (shared, bridge) = (self.ways.shared.clone(), self.ways.bridge.clone());
+        let replica = self.ways.replica.clone();
         // Before it is welcomed, nothing here may still count a vote of its former life: it is
         // about to learn from the others what was chosen with votes that it has forgotten.
         actix::spawn(async move {
-            let forgotten = (router.send(Forget(from)).await, sync.send(Forget(from)).await);
+            let forgotten = (
+                router.send(Forget(from)).await,
+                sync.send(Forget(from)).await,
+                replica.send(Forget(from)).await,
+            );
             // Err: this node is stopping; another welcome would come too early.
-            if let (Ok(()), Ok(())) = forgotten {
+            if let (Ok(()), Ok(()), Ok(())) = forgotten {
                 let ceiling = shared.ceiling.load(Ordering::SeqCst);
                 let welcome = Welcome { store, known_store, incarnation, ceiling };
                 bridge.send(from, &welcome.into());

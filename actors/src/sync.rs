@@ -85,6 +85,8 @@ pub struct Sync {
     ways: Ways,
     catch_up: CatchUp,
     sweep: Option<Sweep>,
+    /// Keys are kept by chains, which copy by themselves.
+    chains: bool,
     /// Whether membership has let the node in.
     entered: bool,
     learner: bool,
@@ -101,12 +103,13 @@ pub struct Sync {
 impl Sync {
     /// Sync of one node; it rests until [`StartPass`].
     #[must_use]
-    pub fn new(ways: Ways, catch_up: CatchUp, sweep: Option<Sweep>) -> Sync {
+    pub fn new(ways: Ways, catch_up: CatchUp, sweep: Option<Sweep>, chains: bool) -> Sync {
         let now = ways.clock.mono();
         Sync {
             ways,
             catch_up,
             sweep,
+            chains,
             entered: false,
             learner: false,
             level: false,
@@ -129,6 +132,9 @@ impl Sync {
     }
 
     fn start_pass(&mut self) {
+        if self.chains {
+            return;
+        }
         let now = self.ways.clock.mono();
         self.last_pass = now;
         self.catch_up.start(now, &mut self.steps);
@@ -191,10 +197,10 @@ impl Sync {
         if !self.entered {
             return;
         }
-        if gap > STOPPED_FOR {
+        if gap > STOPPED_FOR && !self.chains {
             log::warn!("this process stood still for {} ms: comparing digests", gap.as_millis());
             self.start_pass();
-        } else if now.mono.since(self.last_pass) >= PASS_EVERY {
+        } else if !self.chains && now.mono.since(self.last_pass) >= PASS_EVERY {
             if self.learner {
                 log::warn!(
                     "still copying what this node lost: both other replicas of each range must \
@@ -238,7 +244,7 @@ impl Handler<StartPass> for Sync {
 
     fn handle(&mut self, start: StartPass, ctx: &mut Context<Self>) {
         self.entered = true;
-        self.learner = start.learner;
+        self.learner = start.learner && !self.chains;
         self.catch_up.set_learner(start.learner);
         self.start_pass();
         self.carry_out(ctx);

@@ -54,6 +54,7 @@ impl Bench {
             deadline,
             hedge,
             lifetime: Duration::from_secs(1_800),
+            chains: false,
         };
         let mut routing = Routing::new(ROUTER, 1, ring, config);
         let mut steps = Vec::new();

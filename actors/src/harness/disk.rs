@@ -15,6 +15,7 @@
 use super::rng::Rng;
 use crate::storage::{Durability, Meta, Store, StoreError, VolatileStore};
 use simpledynamo_protocol::{
+    chain,
     effect::Write,
     message::Row,
     record::{Key, Record},
@@ -201,5 +202,9 @@ impl Store for SimDisk {
 
     fn meta(&self) -> Result<Meta, StoreError> {
         self.rows.meta()
+    }
+
+    fn chains(&self) -> Result<chain::Kept, StoreError> {
+        self.rows.chains()
     }
 }

@@ -75,7 +75,7 @@ pub(super) fn fate(
     fate
 }
 
-/// Messages that the register's rules allow to be doubled and reordered. All others rely on what a
+/// Messages that the rules of the register and of chains allow to be doubled and reordered. All others rely on what a
 /// TCP stream gives: an operation's request, once taken, must not come again when it is long over.
 fn bears_disorder(message: &Message) -> bool {
     match message {
@@ -86,7 +86,17 @@ fn bears_disorder(message: &Message) -> bool {
         | Message::Refused(_)
         | Message::Query(_)
         | Message::State(_)
-        | Message::NoVote(_) => true,
+        | Message::NoVote(_)
+        | Message::ConfigRound(_)
+        | Message::Forward(_)
+        | Message::Acked(_)
+        | Message::Confirm(_)
+        | Message::Confirmed(_)
+        | Message::Survey(_)
+        | Message::Present(_)
+        | Message::Announce(_)
+        | Message::Attach(_)
+        | Message::Attached(_) => true,
         Message::Request(_)
         | Message::Answer(_)
         | Message::Probe(_)

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    messages::{NodeHandle, Phase},
-    settings::{Durability, Limits, Peer, Settings},
+    messages::{NodeHandle, Phase, Status},
+    settings::{Durability, Limits, Peer, Replication, Settings},
 };
 use simpledynamo_protocol::ring::{NodeId, Ring};
 use std::{
@@ -48,6 +48,8 @@ pub struct Config {
     pub deadline: Duration,
     /// Coordinators alive at one node.
     pub coordinators: usize,
+    /// How keys are replicated.
+    pub replication: Replication,
     /// How long a sync takes.
     pub sync: Range<Duration>,
     /// Age at which a tombstone held by all replicas may be forgotten.
@@ -73,6 +75,7 @@ impl Config {
             hedge_after: ms(10),
             deadline: ms(2_000),
             coordinators: Limits::default().coordinators,
+            replication: Replication::Quorum,
             sync: Duration::from_micros(sync.start)..Duration::from_micros(sync.end),
             tombstone_grace: Duration::from_secs(3_600),
             keep_log: false,
@@ -101,6 +104,10 @@ impl Config {
         let peers: Vec<_> =
             ids.clone().enumerate().map(|(at, id)| Peer { id, address: address(at) }).collect();
         let listen = peers.iter().find(|peer| peer.id == me).map_or(address(0), |it| it.address);
+        let strategy = match self.replication {
+            Replication::Quorum => "quorum, 3 replicas, read 2, write 2",
+            Replication::Chain => "chain, 3 replicas",
+        };
         Settings {
             me,
             listen,
@@ -112,7 +119,8 @@ impl Config {
             hedge_after: self.hedge_after,
             deadline: self.deadline,
             tombstone_grace: self.tombstone_grace,
-            strategy: "quorum, 3 replicas, read 2, write 2".to_owned(),
+            replication: self.replication,
+            strategy: strategy.to_owned(),
             durability: Durability::Sync,
             limits: Limits {
                 // Small, so that records are evicted and read again.
@@ -209,7 +217,11 @@ impl Sim {
         for _ in 0..3_000 {
             let statuses = self.statuses()?;
             let up = self.nodes.values().filter(|node| node.is_up()).count();
-            let serve = statuses.values().all(|status| status.phase == Phase::Serving);
+            // A member of a chain counts once it holds all again.
+            let chains = self.config.replication == Replication::Chain;
+            let whole =
+                |status: &Status| status.phase == Phase::Serving && (status.level || !chains);
+            let serve = statuses.values().all(whole);
             if serve && statuses.len() == up {
                 return Ok(());
             }

@@ -29,7 +29,7 @@ use crate::{
     config::Cluster,
     processes::fleet::{Fleet, IDS, Plan},
 };
-use clap::Args;
+use clap::{Args, ValueEnum};
 use faults::{Fault, Kind};
 use figures::Figures;
 use judge::Judged;
@@ -77,6 +77,9 @@ pub(super) struct TortureArguments {
     /// Decides faults and operations; by default another each time, and printed.
     #[arg(long)]
     seed: Option<u64>,
+    /// How the nodes of a key agree.
+    #[arg(long, value_enum, default_value = "quorum")]
+    replication: Strategy,
     /// Write every operation to FILE, a line of JSON each.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -93,6 +96,15 @@ pub(super) struct TortureArguments {
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     lose_one_in: Option<u64>,
+}
+
+/// What may be asked for with `--replication`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Strategy {
+    /// Any replica coordinates, a majority decides.
+    Quorum,
+    /// Writes enter at the head of a chain, reads go to its tail.
+    Chain,
 }
 
 impl TortureArguments {
@@ -229,7 +241,11 @@ async fn supervise(arguments: &TortureArguments) -> Result<(), Failure> {
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros());
     let seed = arguments.seed.unwrap_or_else(|| u64::try_from(clock() % 1_000_000).unwrap_or(0));
     let program = std::env::current_exe()?;
-    let (name, ids, settings) = ("torture", IDS.to_vec(), String::new());
+    let settings = match arguments.replication {
+        Strategy::Quorum => String::new(),
+        Strategy::Chain => "replication = \"chain\"\n".to_owned(),
+    };
+    let (name, ids) = ("torture", IDS.to_vec());
     let mut ring = Fleet::new(Plan { name, program, ids, settings, seed })?;
     let end = match share(arguments, seed, &ring) {
         Ok((shared, complete)) => {

@@ -252,7 +252,7 @@ impl Proposer {
         let mut back = Vec::new();
         for mut waiting in batch.by_ref() {
             let mut fold = Fold::new(self.known.record.as_ref(), self.context(now));
-            let outcome = fold.serve(&waiting);
+            let outcome = fold.serve(&waiting.request, waiting.proposed);
             if fold.changed() {
                 waiting.changes = true;
                 back.push(waiting);
