@@ -8,6 +8,7 @@
 use crate::{
     bridge::BridgeHandle,
     clock::Clock,
+    metrics::{Metrics, RoundWatch},
     replica::{Begin, Replica, ToReplica},
     router::{FromNode, Retired, Router, WakeAt},
 };
@@ -20,6 +21,7 @@ use simpledynamo_protocol::{
     ring::NodeId,
     time::Time,
 };
+use std::sync::Arc;
 
 /// Router → coordinator: a request, or a replica's answer.
 #[derive(Message, Debug)]
@@ -59,6 +61,8 @@ pub struct Ways {
     pub replica: Addr<Replica>,
     /// The peers.
     pub bridge: BridgeHandle,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The coordinator of one key.
@@ -69,6 +73,7 @@ pub struct Coordinator {
     effects: Effects,
     /// The wake that the router has been asked for and has not yet given.
     asked: Option<Time>,
+    watch: RoundWatch,
 }
 
 impl Coordinator {
@@ -76,12 +81,14 @@ impl Coordinator {
     #[must_use]
     pub fn new(key: Key, ways: Ways, proposer: Proposer) -> Coordinator {
         let proposer = Some(proposer);
-        Coordinator { key, ways, proposer, effects: Effects::new(), asked: None }
+        let watch = RoundWatch::default();
+        Coordinator { key, ways, proposer, effects: Effects::new(), asked: None, watch }
     }
 
     fn carry_out(&mut self) {
-        let Ways { me, router, replica, bridge, .. } = &self.ways;
+        let Ways { me, router, replica, bridge, metrics, .. } = &self.ways;
         for effect in self.effects.drain(..) {
+            self.watch.sent(*me, &effect, metrics);
             match effect {
                 Effect::Send { to, message } if to != *me => {
                     bridge.send(to, &message);
@@ -113,6 +120,7 @@ impl Handler<Take> for Coordinator {
     fn handle(&mut self, take: Take, _: &mut Context<Self>) {
         if let Some(proposer) = &mut self.proposer {
             let now = self.ways.clock.now();
+            self.watch.heard(&take.message);
             proposer.message(now, take.from, take.message, &mut self.effects);
             self.carry_out();
         }

@@ -6,7 +6,8 @@
 //! so that it compares digests at once: one that was merely paused could not know.
 
 use crate::{
-    bridge::BridgeHandle, clock::Clock, membership::Membership, messages::Standing, router::Router,
+    bridge::BridgeHandle, clock::Clock, membership::Membership, messages::Standing,
+    metrics::Metrics, router::Router,
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use simpledynamo_protocol::{
@@ -15,7 +16,7 @@ use simpledynamo_protocol::{
     suspicion::{Change, Suspicion},
     time::Time,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How often due probes are looked for; probes themselves go out every
 /// [`PROBE_EVERY`](simpledynamo_protocol::suspicion::PROBE_EVERY).
@@ -70,6 +71,7 @@ pub struct Detector {
     membership: Addr<Membership>,
     suspicion: Suspicion,
     ask: Ask,
+    metrics: Arc<Metrics>,
 }
 
 impl Detector {
@@ -82,13 +84,16 @@ impl Detector {
         router: Addr<Router>,
         membership: Addr<Membership>,
         ask: Ask,
+        metrics: Arc<Metrics>,
     ) -> Detector {
-        Detector { clock, bridge, router, membership, suspicion: Suspicion::new(peers), ask }
+        let suspicion = Suspicion::new(peers);
+        Detector { clock, bridge, router, membership, suspicion, ask, metrics }
     }
 
     fn publish(&self, change: Change) {
         let (node, standing) = match change {
             Change::Suspected(node) => {
+                self.metrics.suspicions.increment();
                 log::warn!("node {node} does not answer: its keys go to their next replica");
                 (node, Standing::Suspected)
             }

@@ -42,6 +42,7 @@ pub mod harness;
 mod known;
 pub mod membership;
 pub mod messages;
+pub mod metrics;
 pub mod node;
 pub mod replica;
 pub mod router;

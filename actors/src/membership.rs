@@ -15,7 +15,7 @@ use crate::{
     bridge::{BridgeHandle, PeerIdentity},
     coordinator::Forget,
     detector::StandingChanged,
-    messages::{AskStatus, AskTable, Member, Phase, Standing, Status, Table},
+    messages::{AskStatus, AskTable, AskTraffic, Member, Phase, Standing, Status, Table, Traffic},
     node::Fatal,
     replica::{Part, Replica, Shared},
     router::{AskFigures, Enter, Restarted, Router},
@@ -361,6 +361,22 @@ impl Handler<AskStatus> for Membership {
                 retries: figures.retries,
                 ..status
             }
+        })
+    }
+}
+
+impl Handler<AskTraffic> for Membership {
+    type Result = MessageResult<AskTraffic>;
+
+    fn handle(&mut self, _: AskTraffic, _: &mut Context<Self>) -> Self::Result {
+        let Ways { bridge, shared, .. } = &self.ways;
+        MessageResult(Traffic {
+            counters: bridge.counters(),
+            links: bridge.links(),
+            frames_per_write: bridge.frames_per_write(),
+            queued: shared.queued.load(Ordering::Relaxed) as u64,
+            queued_bytes: shared.waiting.load(Ordering::Relaxed) as u64,
+            disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
         })
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     detector::{Detector, Heard, Probed},
     membership::{self, Membership, Met},
     messages::NodeHandle,
+    metrics::Metrics,
     replica::{Locals, Queue, Replica, Shared, ToReplica, Writer, askers},
     router::{FromNode, Router},
     scan::{self, Scan},
@@ -194,8 +195,10 @@ pub(crate) async fn wire<N: Net>(
     let durable = Durable { ceiling: meta.ceiling, absent_floor: meta.absent_floor };
     let acceptor = Acceptor::new(me, durable, standing);
     let ring = settings.ring.clone();
+    let metrics = Arc::new(Metrics::default());
+    let (durability, its_store) = (settings.durability, store.clone());
     let (writer, queue, shared) =
-        Writer::new(acceptor, store.clone(), settings.durability, ring, fatal.clone())?;
+        Writer::new(acceptor, its_store, durability, ring, fatal.clone(), metrics.clone())?;
 
     let actors = Contexts::default();
     let addresses = actors.addresses();
@@ -203,7 +206,8 @@ pub(crate) async fn wire<N: Net>(
         let door = Door { addresses: addresses.clone(), identity: identity.clone() };
         Bridge::start(net, &settings, myself, door).await?
     };
-    let node = Node { addresses, bridge: bridge.clone(), clock, settings, incarnation, fatal };
+    let its_bridge = bridge.clone();
+    let node = Node { addresses, bridge: its_bridge, clock, settings, incarnation, fatal, metrics };
     let replica = node.replica(store.clone(), queue, standing);
     let membership = node.membership(identity.clone(), shared);
     actors.run(&node, replica, membership, voter);
@@ -211,7 +215,7 @@ pub(crate) async fn wire<N: Net>(
     let replica = node.addresses.replica.clone();
     let writer = drive(writer, replica.clone())?;
     let stopper = Stopper { bridge, replica, writer, store, failed, identity };
-    Ok((node.addresses.handle(), stopper))
+    Ok((node.addresses.handle(node.metrics), stopper))
 }
 
 /// What the actors of a node are made of.
@@ -222,6 +226,7 @@ struct Node {
     settings: Settings,
     incarnation: u64,
     fatal: Fatal,
+    metrics: Arc<Metrics>,
 }
 
 impl Node {
@@ -232,7 +237,8 @@ impl Node {
     fn router(&self) -> Router {
         let Addresses { router, replica, detector, .. } = self.addresses.clone();
         let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.clone());
-        let ways = coordinator::Ways { me, clock, router, replica, bridge };
+        let metrics = self.metrics.clone();
+        let ways = coordinator::Ways { me, clock, router, replica, bridge, metrics };
         Router::new(self.settings.clone(), self.incarnation, ways, detector)
     }
 
@@ -251,7 +257,8 @@ impl Node {
         let Addresses { router, membership, .. } = self.addresses.clone();
         let peers = self.settings.peers.iter().map(|peer| peer.id);
         let ask = self.ask(askers::DETECTOR);
-        Detector::new(peers, self.clock.clone(), self.bridge.clone(), router, membership, ask)
+        let (clock, bridge) = (self.clock.clone(), self.bridge.clone());
+        Detector::new(peers, clock, bridge, router, membership, ask, self.metrics.clone())
     }
 
     fn membership(&self, identity: Arc<Mutex<Identity>>, shared: Arc<Shared>) -> Membership {
@@ -266,7 +273,8 @@ impl Node {
         let ring = self.settings.ring.clone();
         let catch_up = CatchUp::new(me, ring.clone(), learner, self.ask(askers::CATCH_UP));
         let sweep = Sweep::new(me, ring, self.settings.tombstone_grace, self.ask(askers::SWEEP));
-        let ways = sync::Ways { me, clock, router, replica, membership, bridge };
+        let metrics = self.metrics.clone();
+        let ways = sync::Ways { me, clock, router, replica, membership, bridge, metrics };
         Sync::new(ways, catch_up, sweep)
     }
 
@@ -324,7 +332,7 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn handle(self) -> NodeHandle {
+    fn handle(self, metrics: Arc<Metrics>) -> NodeHandle {
         NodeHandle {
             execute: self.router.recipient(),
             scan: self.scan.clone().recipient(),
@@ -332,7 +340,9 @@ impl Addresses {
             local_get: self.replica.clone().recipient(),
             local_page: self.replica.recipient(),
             table: self.membership.clone().recipient(),
-            status: self.membership.recipient(),
+            status: self.membership.clone().recipient(),
+            traffic: self.membership.recipient(),
+            metrics,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     detector::{Detector, Heard, StandingChanged, TimedOut},
     known::KnownCache,
     messages::{Completed, Execute, Phase, Standing, Verdict},
+    metrics::CommandKind,
     settings::Settings,
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
@@ -116,6 +117,13 @@ enum Entry {
     Retiring { addr: Addr<Coordinator>, held: Vec<Take> },
 }
 
+/// Who waits for an operation's end.
+struct Client {
+    reply: oneshot::Sender<Completed>,
+    command: CommandKind,
+    since: Time,
+}
+
 /// The request router of one node.
 pub struct Router {
     me: NodeId,
@@ -123,7 +131,9 @@ pub struct Router {
     phase: Phase,
     routing: Routing,
     steps: Vec<Step>,
-    clients: HashMap<u64, oneshot::Sender<Completed>>,
+    clients: HashMap<u64, Client>,
+    /// When the last decision was asked for.
+    decided: Time,
     suspected: BTreeSet<NodeId>,
     ways: Ways,
     detector: Addr<Detector>,
@@ -159,6 +169,7 @@ impl Router {
             routing,
             steps: Vec::new(),
             clients: HashMap::new(),
+            decided: Time::default(),
             suspected: BTreeSet::new(),
             ways,
             detector,
@@ -182,6 +193,7 @@ impl Router {
         decision: impl FnOnce(&mut Routing, Now, &dyn Fn(NodeId) -> bool, &mut Vec<Step>) -> R,
     ) -> R {
         let now = self.ways.clock.now();
+        self.decided = now.mono;
         let (me, voting, suspected) = (self.me, self.phase == Phase::Serving, &self.suspected);
         // A node that does not vote cannot coordinate: it is its own last choice.
         let doubtful = |node: NodeId| suspected.contains(&node) || node == me && !voting;
@@ -220,6 +232,11 @@ impl Router {
 
     fn finish(&mut self, op: OpId, verdict: routing::Verdict) {
         self.figures.operations += 1;
+        let client = self.clients.remove(&op.seq);
+        if let Some(Client { command, since, .. }) = &client {
+            let took = self.decided.since(*since);
+            self.ways.metrics.ended(*command, &verdict, took);
+        }
         let verdict = match verdict {
             routing::Verdict::Reply(reply) => Verdict::Reply(reply),
             routing::Verdict::NotApplied(reason) => {
@@ -231,9 +248,9 @@ impl Router {
                 Verdict::Unknown
             }
         };
-        if let Some(client) = self.clients.remove(&op.seq) {
+        if let Some(client) = client {
             // A client that is gone does not need to know.
-            let _ = client.send(Completed { op, verdict });
+            let _ = client.reply.send(Completed { op, verdict });
         }
     }
 
@@ -404,12 +421,14 @@ impl Handler<Execute> for Router {
             let reason = if full { Reason::Overloaded } else { Reason::Learning };
             let op = OpId { router: self.me, incarnation: self.incarnation, seq: 0 };
             self.figures.refused += 1;
+            self.ways.metrics.turned_away(CommandKind::from(&command));
             let _ = reply.send(Completed { op, verdict: Verdict::NotApplied(reason) });
             return;
         }
+        let kind = CommandKind::from(&command);
         let op = self
             .decide(|routing, now, doubtful, out| routing.submit(now, key, command, doubtful, out));
-        self.clients.insert(op.seq, reply);
+        self.clients.insert(op.seq, Client { reply, command: kind, since: self.decided });
         self.carry_out(ctx);
     }
 }

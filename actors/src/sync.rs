@@ -11,6 +11,7 @@ use crate::{
     coordinator::Forget,
     membership::{Membership, Progress},
     messages::{Completed, Execute, Verdict},
+    metrics::Metrics,
     replica::{Install, Replica, ToReplica},
     router::Router,
 };
@@ -26,7 +27,7 @@ use simpledynamo_protocol::{
     ring::NodeId,
     time::Time,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 /// A pass is made so often even when nothing seems to be missing.
@@ -78,6 +79,8 @@ pub struct Ways {
     pub membership: Addr<Membership>,
     /// The peers.
     pub bridge: BridgeHandle,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The anti-entropy of one node.
@@ -127,6 +130,7 @@ impl Sync {
     fn start_pass(&mut self) {
         let now = self.ways.clock.mono();
         self.last_pass = now;
+        self.ways.metrics.passes.increment();
         self.catch_up.start(now, &mut self.steps);
     }
 
@@ -139,6 +143,7 @@ impl Sync {
                     self.ways.replica.do_send(Install { key, record });
                 }
                 catchup::Step::Repair { key } => {
+                    self.ways.metrics.repairs.increment();
                     self.execute(key, Command::Rewrite, Some(ctx.address()));
                 }
                 catchup::Step::Level { copied, repaired } => self.levelled(copied, repaired),

@@ -16,6 +16,7 @@ use super::{
     session::{Replies, Session},
 };
 use bytes::BytesMut;
+use simpledynamo_actors::metrics::Metrics;
 use std::{future::poll_fn, io, pin::pin, rc::Rc, time::Duration};
 use tokio::{net::TcpStream, sync::watch};
 
@@ -82,11 +83,14 @@ impl Output {
     }
 
     /// Writes as much as the socket takes.
-    fn flush(&mut self, stream: &TcpStream) -> io::Result<()> {
+    fn flush(&mut self, stream: &TcpStream, metrics: &Metrics) -> io::Result<()> {
         while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match stream.try_write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => self.sent += count,
+                Ok(count) => {
+                    self.sent += count;
+                    metrics.client_bytes_out.add(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // A client that is always a little behind must not make the buffer grow.
                     if self.sent >= self.bytes.len() / 2 {
@@ -148,6 +152,7 @@ impl Client {
             }
         }
         self.shared.clients.borrow_mut().remove(&self.session.id);
+        self.shared.node.metrics.clients_closed.increment();
         self.count_unfinished(0);
         if self.hung_up {
             self.linger().await;
@@ -175,7 +180,7 @@ impl Client {
             self.shared.ask_phase().await;
         }
         self.take_commands();
-        self.output.flush(&self.stream)?;
+        self.output.flush(&self.stream, &self.shared.node.metrics)?;
         if self.ending && self.pipeline.is_empty() && self.output.is_empty() {
             return Ok(false);
         }
@@ -210,7 +215,10 @@ impl Client {
         self.input.reserve(self.input.len().clamp(READ_BYTES, READ_BYTES_MAX));
         match self.stream.try_read_buf(&mut self.input) {
             Ok(0) => self.ending = true,
-            Ok(_) => self.starved = false,
+            Ok(count) => {
+                self.starved = false;
+                self.shared.node.metrics.client_bytes_in.add(count);
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }

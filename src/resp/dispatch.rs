@@ -183,6 +183,7 @@ impl Call<'_> {
 /// From a command's arguments to what is to be done.
 pub(super) fn dispatch(shared: &Rc<Shared>, session: &mut Session, args: &[Bytes]) -> Action {
     count(&shared.commands);
+    shared.node.metrics.client_commands.increment();
     let Some(name) = args.first() else { return Action::Reply(Frame::error(args::SYNTAX)) };
     // A web page can make a browser send these; what follows would be taken for commands.
     if args::is(name, "post") || args::is(name, "host:") {

@@ -203,11 +203,13 @@ fn admit(
 ) {
     if connections.len() >= shared.settings.limits.clients {
         count(&shared.turned_away);
+        shared.node.metrics.clients_turned_away.increment();
         // Best effort, as nothing may wait for a client that is not let in.
         let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
         return;
     }
     count(&shared.accepted);
+    shared.node.metrics.clients_opened.increment();
     // Replies are gathered here; the kernel must not wait for more.
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().unwrap_or(peer);

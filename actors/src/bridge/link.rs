@@ -21,12 +21,13 @@
 //! frames, those that the peer did receive before the end included.
 
 use super::{
-    Counters, Inbound, PeerIdentity, codec,
+    Counters, FAMILIES, Inbound, LinkFigures, PeerIdentity, codec, family,
     gate::Gate,
     handshake::{self, HandshakeError},
     hello::{Credentials, Refusal},
     net::Net,
 };
+use crate::metrics::{Histogram, Reading};
 use bytes::BytesMut;
 use simpledynamo_protocol::{message::Message, ring::NodeId};
 use std::{
@@ -91,6 +92,8 @@ struct Shared {
     counters: Rc<RefCell<Counters>>,
     gate: Gate,
     connections: Cell<u64>,
+    sent: Cell<[u64; FAMILIES.len()]>,
+    batches: Histogram,
 }
 
 #[derive(Default)]
@@ -122,6 +125,8 @@ impl Link {
             counters,
             gate: Gate::default(),
             connections: Cell::new(0),
+            sent: Cell::default(),
+            batches: Histogram::default(),
         }))
     }
 
@@ -149,6 +154,11 @@ impl Link {
                 return Sent::TooLarge;
             }
         }
+        let mut sent = self.0.sent.get();
+        if let Some(count) = sent.get_mut(family(message)) {
+            *count += 1;
+        }
+        self.0.sent.set(sent);
         if idle {
             self.0.wake.notify_one();
         }
@@ -173,6 +183,21 @@ impl Link {
     pub(super) fn waiting(&self) -> usize {
         let queue = self.0.queue.borrow();
         queue.waiting.len() + queue.writing_bytes
+    }
+
+    /// For people and metrics.
+    pub(super) fn figures(&self) -> LinkFigures {
+        LinkFigures {
+            peer: self.0.route.peer,
+            connected: self.identity().is_some(),
+            waiting: self.waiting(),
+            sent: self.0.sent.get(),
+        }
+    }
+
+    /// How many frames went with one write.
+    pub(super) fn frames_per_write(&self) -> Reading {
+        self.0.batches.read()
     }
 
     /// The link's task: dials, carries, dials again; ends only when it is aborted.
@@ -286,6 +311,7 @@ impl Link {
         }
         let frames = std::mem::take(&mut self.0.queue.borrow_mut().writing_frames);
         self.0.counters.borrow_mut().frames_out += frames;
+        self.0.batches.record(frames);
         stream.flush().await
     }
 

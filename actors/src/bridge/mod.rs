@@ -40,7 +40,7 @@ mod tests;
 
 pub use link::Sent;
 
-use crate::settings::Settings;
+use crate::{metrics::Reading, settings::Settings};
 use hello::Credentials;
 use link::{Link, Route};
 use listen::Listening;
@@ -124,6 +124,44 @@ impl Counters {
     pub fn dropped(&self) -> u64 {
         self.dropped_full + self.dropped_unconnected + self.dropped_large
     }
+}
+
+/// What travels between two nodes, by its part in the protocol.
+pub const FAMILIES: [&str; 5] = ["request", "prepare", "accept", "read", "other"];
+
+/// The family of a message, as an index of [`FAMILIES`].
+fn family(message: &Message) -> usize {
+    match message {
+        Message::Request(_) | Message::Answer(_) => 0,
+        Message::Prepare(_) | Message::Promise(_) | Message::Refused(_) | Message::NoVote(_) => 1,
+        Message::Accept(_) | Message::Accepted(_) => 2,
+        Message::Query(_) | Message::State(_) => 3,
+        Message::Probe(_)
+        | Message::Alive(_)
+        | Message::Missed(_)
+        | Message::AskDigests(_)
+        | Message::Digests(_)
+        | Message::AskList(_)
+        | Message::Listed(_)
+        | Message::Fetch(_)
+        | Message::Records(_)
+        | Message::Collect(_)
+        | Message::Greet(_)
+        | Message::Welcome(_) => 4,
+    }
+}
+
+/// The link to one peer, for people and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkFigures {
+    /// To whom.
+    pub peer: NodeId,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Bytes that wait or are being written.
+    pub waiting: usize,
+    /// Messages taken for it, in the order of [`FAMILIES`].
+    pub sent: [u64; FAMILIES.len()],
 }
 
 /// Starts bridges.
@@ -237,6 +275,20 @@ impl BridgeHandle {
     #[must_use]
     pub fn waiting(&self, peer: NodeId) -> usize {
         self.0.links.get(&peer).map_or(0, Link::waiting)
+    }
+
+    /// Every link.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkFigures> {
+        self.0.links.values().map(Link::figures).collect()
+    }
+
+    /// How many frames went with one write, all links together.
+    #[must_use]
+    pub fn frames_per_write(&self) -> Reading {
+        let mut all = Reading::default();
+        self.0.links.values().for_each(|link| all.add(&link.frames_per_write()));
+        all
     }
 
     /// What happened so far.

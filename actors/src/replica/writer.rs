@@ -10,6 +10,7 @@
 
 use super::{Committed, Part, Replica, listing};
 use crate::{
+    metrics::Metrics,
     node::Fatal,
     storage::{CachedStore, Durability, Store, StoreError},
 };
@@ -31,8 +32,12 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
-use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
+use tokio::{
+    sync::mpsc::{Receiver, Sender, channel, error::TrySendError},
+    time::Instant,
+};
 
 /// Operations in one commit.
 pub(super) const BATCH_OPERATIONS: usize = 1_024;
@@ -42,6 +47,9 @@ pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 pub(super) const QUEUE_OPERATIONS: usize = 16_384;
 /// Bytes of records that wait for the writer; further ones are turned away.
 pub(super) const QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How often the store is asked how much of the disk it takes.
+const WEIGH_EVERY: Duration = Duration::from_secs(1);
 
 /// One thing for the writer to do.
 #[derive(Debug)]
@@ -116,8 +124,12 @@ pub struct Shared {
     pub commits: AtomicU64,
     /// Operations in them.
     pub committed: AtomicU64,
+    /// Bytes of the disk that the store takes; looked at once a second, after a commit.
+    pub disk_bytes: AtomicU64,
+    /// Operations that wait in the queue.
+    pub queued: AtomicUsize,
     /// Bytes that wait in the queue.
-    waiting: AtomicUsize,
+    pub waiting: AtomicUsize,
 }
 
 /// The way to the writer; bounded.
@@ -137,8 +149,10 @@ impl Queue {
             return Err(Box::new(Turned { work, reason: Reason::Overloaded }));
         }
         self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.queued.fetch_add(1, Ordering::Relaxed);
         self.sender.try_send(work).map_err(|turned| {
             self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             let (TrySendError::Full(work) | TrySendError::Closed(work)) = turned;
             Box::new(Turned { work, reason: Reason::Overloaded })
         })
@@ -156,6 +170,8 @@ pub struct Writer {
     receiver: Receiver<Work>,
     fatal: Fatal,
     batch: Batch,
+    metrics: Arc<Metrics>,
+    weighed: Option<Instant>,
 }
 
 /// What the batch makes of a key.
@@ -189,6 +205,7 @@ impl Writer {
         durability: Durability,
         ring: Ring,
         fatal: Fatal,
+        metrics: Arc<Metrics>,
     ) -> Result<(Writer, Queue, Arc<Shared>), StoreError> {
         let mut digests = Digests::new(ring.clone());
         store.list(0, u64::MAX, &mut |row| {
@@ -199,7 +216,7 @@ impl Writer {
         let (sender, receiver) = channel(QUEUE_OPERATIONS);
         let queue = Queue { sender, shared: shared.clone() };
         let batch = Batch::default();
-        let writer = Writer {
+        let mut writer = Writer {
             acceptor,
             store,
             durability,
@@ -209,6 +226,8 @@ impl Writer {
             receiver,
             fatal,
             batch,
+            metrics,
+            weighed: None,
         };
         writer.publish();
         Ok((writer, queue, shared))
@@ -253,6 +272,7 @@ impl Writer {
         while let Some(work) = next.take() {
             let size = work.bytes();
             self.shared.waiting.fetch_sub(size, Ordering::Relaxed);
+            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             (operations, bytes) = (operations + 1, bytes + size);
             self.step(work)?;
             if operations < BATCH_OPERATIONS && bytes < BATCH_BYTES {
@@ -322,7 +342,10 @@ impl Writer {
         for (key, Change { old, new }) in &self.batch.overlay {
             self.digests.change(key, old.as_deref(), new.as_deref());
         }
+        let began = Instant::now();
         self.store.commit(&self.batch.writes, self.durability)?;
+        self.metrics.commit_time.record_time(began.elapsed());
+        self.metrics.commit_operations.record(self.batch.operations);
         self.batch.writes.clear();
         self.batch.overlay.clear();
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -331,11 +354,15 @@ impl Writer {
         Ok(())
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let (rows, live) = self.digests.totals();
         self.shared.ceiling.store(self.acceptor.ceiling(), Ordering::SeqCst);
         self.shared.rows.store(rows, Ordering::Relaxed);
         self.shared.live.store(live, Ordering::Relaxed);
+        if self.weighed.is_none_or(|weighed| weighed.elapsed() >= WEIGH_EVERY) {
+            self.weighed = Some(Instant::now());
+            self.shared.disk_bytes.store(self.store.disk_bytes(), Ordering::Relaxed);
+        }
     }
 
     fn read(&mut self, from: NodeId, message: Message) -> Result<Option<Message>, StoreError> {

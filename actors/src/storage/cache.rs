@@ -230,6 +230,10 @@ impl<S: Store> Store for CachedStore<S> {
     fn meta(&self) -> Result<Meta, StoreError> {
         self.store.meta()
     }
+
+    fn disk_bytes(&self) -> u64 {
+        self.store.disk_bytes()
+    }
 }
 
 #[cfg(test)]

@@ -234,6 +234,10 @@ impl Store for EngineStore {
     fn meta(&self) -> Result<Meta, StoreError> {
         Ok(Meta { ceiling: self.number(CEILING)?, absent_floor: self.number(ABSENT_FLOOR)? })
     }
+
+    fn disk_bytes(&self) -> u64 {
+        self.database.disk_space().unwrap_or(0)
+    }
 }
 
 /// Looks for commits that the engine would drop without a word.

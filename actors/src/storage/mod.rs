@@ -105,6 +105,12 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Corrupt`] where a row is damaged.
     fn meta(&self) -> Result<Meta, StoreError>;
+
+    /// Bytes of the disk that it takes, about; zero where it takes none or does not know. May wait for
+    /// a commit that is under way.
+    fn disk_bytes(&self) -> u64 {
+        0
+    }
 }
 
 impl<S: Store + ?Sized> Store for Arc<S> {
@@ -136,5 +142,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn meta(&self) -> Result<Meta, StoreError> {
         (**self).meta()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        (**self).disk_bytes()
     }
 }

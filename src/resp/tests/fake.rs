@@ -3,8 +3,8 @@
 use crate::resp::wall_millis;
 use actix::{Actor, Context, Handler, MessageResult};
 use simpledynamo_actors::messages::{
-    AskStatus, AskTable, Completed, CountKeys, Execute, LocalGet, LocalPage, LocalRows, Member,
-    NodeHandle, Page, Phase, ScanPage, Standing, Status, Table, Verdict,
+    AskStatus, AskTable, AskTraffic, Completed, CountKeys, Execute, LocalGet, LocalPage, LocalRows,
+    Member, NodeHandle, Page, Phase, ScanPage, Standing, Status, Table, Traffic, Verdict,
 };
 use simpledynamo_protocol::{
     ballot::{Ballot, Stamp},
@@ -14,7 +14,7 @@ use simpledynamo_protocol::{
     record::{Key, Record},
     ring::{NodeId, Position, Ring},
 };
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 
 /// What the stand-in holds, and how it is to behave; tests look into it.
 #[derive(Default)]
@@ -90,7 +90,9 @@ impl Fake {
             local_get: address.clone().recipient(),
             local_page: address.clone().recipient(),
             table: address.clone().recipient(),
-            status: address.recipient(),
+            status: address.clone().recipient(),
+            traffic: address.recipient(),
+            metrics: Arc::default(),
         };
         (handle, shelf)
     }
@@ -160,6 +162,13 @@ impl Handler<AskTable> for Fake {
             standing: if id == me { Standing::Me } else { Standing::Trusted },
         };
         MessageResult(Table { me, nodes: self.ring.nodes().map(member).collect() })
+    }
+}
+
+impl Handler<AskTraffic> for Fake {
+    type Result = MessageResult<AskTraffic>;
+    fn handle(&mut self, _: AskTraffic, _: &mut Self::Context) -> Self::Result {
+        MessageResult(Traffic::default())
     }
 }
 
