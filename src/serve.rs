@@ -68,18 +68,23 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
     let (handle, mut stopper) =
         started.map_err(|error| other(&format!("node {id} cannot start"), &error))?;
     let (stop, stopped) = watch::channel(false);
-    let password = cluster.password.clone().map(|password| password.0);
+    let pages_settings = http::HttpSettings {
+        me: id,
+        ring: settings.ring.clone(),
+        nodes: cluster.nodes.clone(),
+        password: cluster.password.clone(),
+    };
     let asked = http::Asked::from(&handle);
     let client_settings = ClientSettings {
         limits: settings.limits,
-        password: password.clone(),
+        password: cluster.password.clone().map(|password| password.0),
         ring: settings.ring,
         me: id,
         write_quorum: settings.write_quorum,
     };
     let mut fronts = JoinSet::new();
     fronts.spawn_local(resp::serve(clients, handle, client_settings, stopped.clone()));
-    fronts.spawn_local(http::serve(pages, asked, password, stopped));
+    fronts.spawn_local(http::serve(pages, asked, pages_settings, stopped));
     let Node { client, peer, http, .. } = me;
     log::info!("node {id} is up: clients on {client}, peers on {peer}, http on {http}");
 

@@ -151,7 +151,7 @@ impl Reading {
         self.buckets.iter().sum()
     }
 
-    /// How many numbers below `limit`, which is a power of two from [`STEPS`] on.
+    /// How many numbers below `limit`, a power of two.
     #[must_use]
     pub fn below(&self, limit: u64) -> u64 {
         self.buckets.iter().take(bucket_of(limit)).sum()

@@ -4,8 +4,7 @@
 //! is told where this machine knows: its pid file is held by a process that runs, or is stopped, or
 //! by none.
 //!
-//! The exit code is 0 if at least one node answers. The http client is twenty lines of own: one GET,
-//! read to the end, bounded.
+//! The exit code is 0 if at least one node answers.
 
 use super::{
     Failure, Place,
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::{
     config::{Cluster, Node},
-    http::StatusPage,
+    http::{StatusPage, ask::get},
     pidfile::{holder, paused},
 };
 use clap::Args;
@@ -21,16 +20,10 @@ use futures::future::join_all;
 use nix::unistd::Pid;
 use serde::Serialize;
 use std::{io, time::Duration};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
+use tokio::time::timeout;
 
 /// How long a node may take to answer.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
-/// Bytes of an answer: a page of thousands of nodes.
-const PAGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// `status`
 #[derive(Args, Debug)]
@@ -122,23 +115,8 @@ fn phase(name: &str) -> &'static str {
 
 /// What a node says of itself, as long as the connection takes.
 pub(super) async fn ask(cluster: &Cluster, node: &Node) -> io::Result<StatusPage> {
-    let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut stream = TcpStream::connect(node.http).await?;
-    let proof = cluster
-        .password
-        .as_ref()
-        .map_or_else(String::new, |password| format!("Authorization: Bearer {}\r\n", password.0));
-    let request = format!("GET /status HTTP/1.0\r\nHost: {}\r\n{proof}\r\n", node.http);
-    stream.write_all(request.as_bytes()).await?;
-    let mut bytes = Vec::new();
-    stream.take(PAGE_BYTES_MAX).read_to_end(&mut bytes).await?;
-    let text = String::from_utf8(bytes).map_err(|_| strange("an answer that is not text"))?;
-    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| strange("half an answer"))?;
-    let first = head.lines().next().unwrap_or_default();
-    match first.split(' ').nth(1) {
-        Some("200") => serde_json::from_str(body).map_err(io::Error::from),
-        _ => Err(strange(&format!("{first}: {}", body.trim_end()))),
-    }
+    let text = get(node.http, "/status", cluster.password.as_ref()).await?;
+    serde_json::from_str(&text).map_err(io::Error::from)
 }
 
 fn table(seen: &[Seen]) -> io::Result<()> {

@@ -47,6 +47,7 @@ mod strings;
 mod tests;
 
 pub(crate) use parser::fuzz;
+pub(crate) use server::resident_bytes;
 
 use session::Session;
 use simpledynamo_actors::{
