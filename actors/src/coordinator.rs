@@ -8,18 +8,23 @@
 use crate::{
     bridge::BridgeHandle,
     clock::Clock,
+    flow::{Cause, Recorder},
     replica::{Begin, Replica, ToReplica},
     router::{FromNode, Retired, Router, WakeAt},
 };
 use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
 use simpledynamo_protocol::{
-    effect::{Effect, Effects},
+    effect::{Effect, Effects, Note},
     message,
     record::Key,
     register::proposer::{Known, Proposer},
     ring::NodeId,
     time::Time,
 };
+
+mod story;
+
+use story::Story;
 
 /// Router → coordinator: a request, or a replica's answer.
 #[derive(Message, Debug)]
@@ -29,6 +34,8 @@ pub struct Take {
     pub from: NodeId,
     /// What.
     pub message: message::Message,
+    /// What flow records name as its cause.
+    pub cause: Cause,
 }
 
 /// Router → coordinator, when the time it asked for has come.
@@ -59,6 +66,8 @@ pub struct Ways {
     pub replica: Addr<Replica>,
     /// The peers.
     pub bridge: BridgeHandle,
+    /// Takes down what is done.
+    pub recorder: Recorder,
 }
 
 /// The coordinator of one key.
@@ -69,6 +78,7 @@ pub struct Coordinator {
     effects: Effects,
     /// The wake that the router has been asked for and has not yet given.
     asked: Option<Time>,
+    story: Story,
 }
 
 impl Coordinator {
@@ -76,21 +86,46 @@ impl Coordinator {
     #[must_use]
     pub fn new(key: Key, ways: Ways, proposer: Proposer) -> Coordinator {
         let proposer = Some(proposer);
-        Coordinator { key, ways, proposer, effects: Effects::new(), asked: None }
+        let story = Story::default();
+        Coordinator { key, ways, proposer, effects: Effects::new(), asked: None, story }
     }
 
-    fn carry_out(&mut self) {
-        let Ways { me, router, replica, bridge, .. } = &self.ways;
+    /// Does what the state machine wants; `cause` is what it was told.
+    fn carry_out(&mut self, cause: Cause) {
+        let Ways { me, router, replica, bridge, recorder, .. } = &self.ways;
+        let from = *me;
+        let mut cause = Cause { keep: self.story.keeps(cause), ..cause };
         for effect in self.effects.drain(..) {
             match effect {
-                Effect::Send { to, message } if to != *me => {
-                    bridge.send(to, &message);
+                Effect::Send { to, message } => {
+                    let origin = self.story.origin(cause, &message);
+                    if to != from {
+                        bridge.send(to, &message, origin);
+                        continue;
+                    }
+                    let cause = recorder.local(&message, origin);
+                    if let answer @ message::Message::Answer(_) = message {
+                        router.do_send(FromNode { from, message: answer, cause });
+                    } else {
+                        replica.do_send(ToReplica { from, message, cause });
+                    }
                 }
-                Effect::Send { message: answer @ message::Message::Answer(_), .. } => {
-                    router.do_send(FromNode { from: *me, message: answer });
+                Effect::Begin { key, above } => replica.do_send(Begin { key, above, cause }),
+                Effect::Note(note) => {
+                    let id = recorder.record(|record| {
+                        story::describe(record, note, from, &self.key, cause);
+                    });
+                    // What follows in the list is caused by what was decided; a request that joins
+                    // a round changes nothing about the round.
+                    match note {
+                        Note::Serves { .. } => {}
+                        Note::Round { .. } => (cause.id, self.story.round) = (id, id),
+                        Note::Quorum { .. }
+                        | Note::WriteBack
+                        | Note::GivenUp { .. }
+                        | Note::BackOff { .. } => cause.id = id,
+                    }
                 }
-                Effect::Send { message, .. } => replica.do_send(ToReplica { from: *me, message }),
-                Effect::Begin { key, above } => replica.do_send(Begin { key, above }),
                 // Only an acceptor persists.
                 Effect::Persist(_) => {}
             }
@@ -113,8 +148,11 @@ impl Handler<Take> for Coordinator {
     fn handle(&mut self, take: Take, _: &mut Context<Self>) {
         if let Some(proposer) = &mut self.proposer {
             let now = self.ways.clock.now();
+            if self.ways.recorder.is_on() {
+                self.story.asked(&take.message, take.cause);
+            }
             proposer.message(now, take.from, take.message, &mut self.effects);
-            self.carry_out();
+            self.carry_out(take.cause);
         }
     }
 }
@@ -126,7 +164,9 @@ impl Handler<Wake> for Coordinator {
         self.asked = None;
         if let Some(proposer) = &mut self.proposer {
             proposer.wake(self.ways.clock.now(), &mut self.effects);
-            self.carry_out();
+            // What silence leads to is caused by the round that met it.
+            let (id, at) = (self.story.round, self.ways.recorder.now());
+            self.carry_out(Cause { id, at, keep: false });
         }
     }
 }

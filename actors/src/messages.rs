@@ -3,6 +3,7 @@
 //! What travels between nodes is [`simpledynamo_protocol::message::Message`]; here is what the
 //! actors of one node say to each other, and what the front ends (client protocol, http) may ask.
 
+use crate::flow::Reader;
 use actix::{Message, Recipient};
 use simpledynamo_protocol::{
     command::{Command, Reply},
@@ -23,6 +24,8 @@ pub struct Execute {
     pub key: Key,
     /// What to do.
     pub command: Command,
+    /// Write its flow records down whatever becomes of it.
+    pub keep: bool,
     /// Where the end goes.
     pub reply: oneshot::Sender<Completed>,
 }
@@ -210,4 +213,6 @@ pub struct NodeHandle {
     pub table: Recipient<AskTable>,
     /// The membership table.
     pub status: Recipient<AskStatus>,
+    /// What was taken down of recent requests.
+    pub flow: Reader,
 }

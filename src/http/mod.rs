@@ -3,6 +3,7 @@
 //! - `/health`: 200 while the process serves.
 //! - `/ready`: 200 once the node serves clients, 503 while it starts.
 //! - `/status`: [`StatusPage`] as JSON: how the node is, and the ring as it sees it.
+//! - `/flow`: flow records in memory as lines of JSON; `?request=`, `?key=`, `?since=`, …
 //!
 //! With a password all but `/health` ask for it: basic authentication with any user name, or
 //! `Authorization: Bearer PASSWORD`. axum, because it is hyper with routes and nothing else.
@@ -11,6 +12,7 @@
 //! do. Nothing is encrypted.
 
 mod door;
+mod flow;
 mod page;
 
 pub use page::{Row, StatusPage};
@@ -25,7 +27,10 @@ use axum::{
     routing::get,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use simpledynamo_actors::messages::{AskStatus, AskTable, NodeHandle, Phase};
+use simpledynamo_actors::{
+    flow::Reader,
+    messages::{AskStatus, AskTable, NodeHandle, Phase},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::watch, time::timeout};
 
@@ -41,11 +46,14 @@ pub struct Asked {
     pub status: Recipient<AskStatus>,
     /// The membership table.
     pub table: Recipient<AskTable>,
+    /// What was taken down of recent requests.
+    pub flow: Reader,
 }
 
 impl From<&NodeHandle> for Asked {
     fn from(node: &NodeHandle) -> Asked {
-        Asked { status: node.status.clone(), table: node.table.clone() }
+        let (status, table) = (node.status.clone(), node.table.clone());
+        Asked { status, table, flow: node.flow.clone() }
     }
 }
 
@@ -79,10 +87,11 @@ fn routes(site: Site) -> Router {
     Router::new()
         .route("/ready", get(ready))
         .route("/status", get(status))
+        .route("/flow", get(flow::records))
         .layer(axum::middleware::from_fn_with_state(site.clone(), password))
         .route("/health", get(|| async { "ok\n" }))
         .fallback(|| async {
-            (StatusCode::NOT_FOUND, "not found: there are /health, /ready and /status\n")
+            (StatusCode::NOT_FOUND, "not found: there are /health, /ready, /status and /flow\n")
         })
         .with_state(site)
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use actix::{Actor, Context, Handler, MessageResult};
+use simpledynamo_actors::flow::Reader;
 use simpledynamo_actors::messages::{Member, Standing, Status, Table};
 use simpledynamo_protocol::ring::NodeId;
 use tokio::{
@@ -39,7 +40,11 @@ impl Handler<AskTable> for Node {
 /// A site in front of a node in `phase`, and what ends it.
 async fn site(phase: Phase, password: Option<&str>) -> (std::net::SocketAddr, watch::Sender<bool>) {
     let node = Node(phase).start();
-    let asked = Asked { status: node.clone().recipient(), table: node.recipient() };
+    let asked = Asked {
+        status: node.clone().recipient(),
+        table: node.recipient(),
+        flow: Reader::default(),
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);
@@ -111,7 +116,11 @@ async fn password_is_asked_for_by_all_but_health() {
 #[actix::test]
 async fn stops_at_once_although_a_connection_idles() {
     let node = Node(Phase::Serving).start();
-    let asked = Asked { status: node.clone().recipient(), table: node.recipient() };
+    let asked = Asked {
+        status: node.clone().recipient(),
+        table: node.recipient(),
+        flow: Reader::default(),
+    };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = watch::channel(false);

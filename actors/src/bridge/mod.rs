@@ -40,7 +40,10 @@ mod tests;
 
 pub use link::Sent;
 
-use crate::settings::Settings;
+use crate::{
+    flow::{Cause, Origin, Recorder},
+    settings::Settings,
+};
 use hello::Credentials;
 use link::{Link, Route};
 use listen::Listening;
@@ -62,8 +65,8 @@ pub struct PeerIdentity {
 
 /// What takes in what peers send. Called on the bridge's thread; it must not wait.
 pub trait Inbound: 'static {
-    /// A message of `from`, whose hello was proved.
-    fn deliver(&self, from: NodeId, message: Message);
+    /// A message of `from`, whose hello was proved, and what flow records name as its cause.
+    fn deliver(&self, from: NodeId, message: Message, cause: Cause);
 
     /// A hello was completed, on a connection of either direction, once for each. It says which
     /// life of the peer this is, not that the peer is well.
@@ -131,7 +134,7 @@ pub struct Bridge;
 
 impl Bridge {
     /// Listens at `settings.listen`, dials every peer of `settings.peers`, and keeps at it. `me` is
-    /// this life of this node. Must be called inside a `LocalSet`.
+    /// this life of this node. `recorder` takes down what is sent and received. Must be called inside a `LocalSet`.
     ///
     /// # Errors
     /// The network's, where the address cannot be listened at.
@@ -139,6 +142,7 @@ impl Bridge {
         net: N,
         settings: &Settings,
         me: PeerIdentity,
+        recorder: &Recorder,
         inbound: impl Inbound,
     ) -> io::Result<BridgeHandle> {
         let (listener, local) = net.bind(settings.listen).await.map_err(|error| {
@@ -162,7 +166,7 @@ impl Bridge {
                 frame_bytes: limits.frame_bytes,
                 peer_bytes: limits.peer_bytes,
             };
-            let link = Link::new(route, counters.clone());
+            let link = Link::new(route, counters.clone(), recorder.clone());
             let run = link.clone().run(net.clone(), credentials.clone(), inbound.clone());
             tasks.push(spawn_local(run).abort_handle());
             links.insert(peer.id, link);
@@ -173,6 +177,7 @@ impl Bridge {
             limits.frame_bytes,
             Rc::new(Redialing { inbound, links: links.clone() }),
             counters.clone(),
+            recorder.clone(),
         );
         tasks.push(spawn_local(listening.clone().run(net, listener)).abort_handle());
         Ok(BridgeHandle(Rc::new(Running { local, links, listening, tasks, counters })))
@@ -186,8 +191,8 @@ struct Redialing {
 }
 
 impl Inbound for Redialing {
-    fn deliver(&self, from: NodeId, message: Message) {
-        self.inbound.deliver(from, message);
+    fn deliver(&self, from: NodeId, message: Message, cause: Cause) {
+        self.inbound.deliver(from, message, cause);
     }
 
     fn met(&self, peer: PeerIdentity) {
@@ -216,9 +221,10 @@ struct Running {
 
 impl BridgeHandle {
     /// Sends `message` to another node, or drops it; never waits. The message is encoded before this
-    /// returns.
-    pub fn send(&self, to: NodeId, message: &Message) -> Sent {
-        self.0.links.get(&to).map_or(Sent::NoSuchPeer, |link| link.send(message))
+    /// returns. `origin` is for flow records.
+    pub fn send(&self, to: NodeId, message: &Message, origin: impl Into<Origin>) -> Sent {
+        let origin = origin.into();
+        self.0.links.get(&to).map_or(Sent::NoSuchPeer, |link| link.send(message, origin))
     }
 
     /// Where it listens.
