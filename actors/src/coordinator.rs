@@ -8,13 +8,14 @@
 use crate::{
     bridge::BridgeHandle,
     clock::Clock,
+    flow::{Cause, Recorder},
     metrics::{Metrics, RoundWatch},
     replica::{Begin, Replica, ToReplica},
     router::{FromNode, Retired, Router, WakeAt},
 };
 use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
 use simpledynamo_protocol::{
-    effect::{Effect, Effects},
+    effect::{Effect, Effects, Note},
     message,
     record::Key,
     register::proposer::{Known, Proposer},
@@ -22,6 +23,10 @@ use simpledynamo_protocol::{
     time::Time,
 };
 use std::sync::Arc;
+
+mod story;
+
+use story::Story;
 
 /// Router → coordinator: a request, or a replica's answer.
 #[derive(Message, Debug)]
@@ -31,6 +36,8 @@ pub struct Take {
     pub from: NodeId,
     /// What.
     pub message: message::Message,
+    /// What flow records name as its cause.
+    pub cause: Cause,
 }
 
 /// Router → coordinator, when the time it asked for has come.
@@ -63,6 +70,8 @@ pub struct Ways {
     pub bridge: BridgeHandle,
     /// What the node counts.
     pub metrics: Arc<Metrics>,
+    /// Takes down what is done.
+    pub recorder: Recorder,
 }
 
 /// The coordinator of one key.
@@ -74,6 +83,7 @@ pub struct Coordinator {
     /// The wake that the router has been asked for and has not yet given.
     asked: Option<Time>,
     watch: RoundWatch,
+    story: Story,
 }
 
 impl Coordinator {
@@ -81,23 +91,47 @@ impl Coordinator {
     #[must_use]
     pub fn new(key: Key, ways: Ways, proposer: Proposer) -> Coordinator {
         let proposer = Some(proposer);
-        let watch = RoundWatch::default();
-        Coordinator { key, ways, proposer, effects: Effects::new(), asked: None, watch }
+        let (effects, watch, story) = (Effects::new(), RoundWatch::default(), Story::default());
+        Coordinator { key, ways, proposer, effects, asked: None, watch, story }
     }
 
-    fn carry_out(&mut self) {
-        let Ways { me, router, replica, bridge, metrics, .. } = &self.ways;
+    /// Does what the state machine wants; `cause` is what it was told.
+    fn carry_out(&mut self, cause: Cause) {
+        let Ways { me, router, replica, bridge, metrics, recorder, .. } = &self.ways;
+        let from = *me;
+        let mut cause = Cause { keep: self.story.keeps(cause), ..cause };
         for effect in self.effects.drain(..) {
             self.watch.sent(*me, &effect, metrics);
             match effect {
-                Effect::Send { to, message } if to != *me => {
-                    bridge.send(to, &message);
+                Effect::Send { to, message } => {
+                    let origin = self.story.origin(cause, &message);
+                    if to != from {
+                        bridge.send(to, &message, origin);
+                        continue;
+                    }
+                    let cause = recorder.local(&message, origin);
+                    if let answer @ message::Message::Answer(_) = message {
+                        router.do_send(FromNode { from, message: answer, cause });
+                    } else {
+                        replica.do_send(ToReplica { from, message, cause });
+                    }
                 }
-                Effect::Send { message: answer @ message::Message::Answer(_), .. } => {
-                    router.do_send(FromNode { from: *me, message: answer });
+                Effect::Begin { key, above } => replica.do_send(Begin { key, above, cause }),
+                Effect::Note(note) => {
+                    let id = recorder.record(|record| {
+                        story::describe(record, note, from, &self.key, cause);
+                    });
+                    // What follows in the list is caused by what was decided; a request that joins
+                    // a round changes nothing about the round.
+                    match note {
+                        Note::Serves { .. } => {}
+                        Note::Round { .. } => (cause.id, self.story.round) = (id, id),
+                        Note::Quorum { .. }
+                        | Note::WriteBack
+                        | Note::GivenUp { .. }
+                        | Note::BackOff { .. } => cause.id = id,
+                    }
                 }
-                Effect::Send { message, .. } => replica.do_send(ToReplica { from: *me, message }),
-                Effect::Begin { key, above } => replica.do_send(Begin { key, above }),
                 // Only an acceptor persists.
                 Effect::Persist(_) => {}
             }
@@ -121,8 +155,11 @@ impl Handler<Take> for Coordinator {
         if let Some(proposer) = &mut self.proposer {
             let now = self.ways.clock.now();
             self.watch.heard(&take.message);
+            if self.ways.recorder.is_on() {
+                self.story.asked(&take.message, take.cause);
+            }
             proposer.message(now, take.from, take.message, &mut self.effects);
-            self.carry_out();
+            self.carry_out(take.cause);
         }
     }
 }
@@ -134,7 +171,9 @@ impl Handler<Wake> for Coordinator {
         self.asked = None;
         if let Some(proposer) = &mut self.proposer {
             proposer.wake(self.ways.clock.now(), &mut self.effects);
-            self.carry_out();
+            // What silence leads to is caused by the round that met it.
+            let (id, at) = (self.story.round, self.ways.recorder.now());
+            self.carry_out(Cause { id, at, keep: false });
         }
     }
 }

@@ -6,12 +6,18 @@
 //! so that it compares digests at once: one that was merely paused could not know.
 
 use crate::{
-    bridge::BridgeHandle, clock::Clock, membership::Membership, messages::Standing,
-    metrics::Metrics, router::Router,
+    bridge::BridgeHandle,
+    clock::Clock,
+    flow::{Actor as Part, Cause, Event, RecordId, Recorder},
+    membership::Membership,
+    messages::Standing,
+    metrics::Metrics,
+    router::Router,
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use simpledynamo_protocol::{
     message::{Alive, Ask, Missed, Probe},
+    recent::OpId,
     ring::NodeId,
     suspicion::{Change, Suspicion},
     time::Time,
@@ -32,6 +38,10 @@ pub struct TimedOut {
     pub sent: Time,
     /// When the router last heard anything of the node.
     pub heard: Option<Time>,
+    /// The operation that waited.
+    pub op: OpId,
+    /// What flow records name as its cause.
+    pub cause: RecordId,
 }
 
 /// Router, bridge → detector: something came from a suspected node.
@@ -51,6 +61,8 @@ pub struct Probed {
     pub node: NodeId,
     /// Its question.
     pub probe: Probe,
+    /// What flow records name as its cause.
+    pub cause: Cause,
 }
 
 /// Detector → router, membership: what is believed of a node has changed.
@@ -72,6 +84,7 @@ pub struct Detector {
     suspicion: Suspicion,
     ask: Ask,
     metrics: Arc<Metrics>,
+    recorder: Recorder,
 }
 
 impl Detector {
@@ -85,21 +98,34 @@ impl Detector {
         membership: Addr<Membership>,
         ask: Ask,
         metrics: Arc<Metrics>,
+        recorder: Recorder,
     ) -> Detector {
         let suspicion = Suspicion::new(peers);
-        Detector { clock, bridge, router, membership, suspicion, ask, metrics }
+        Detector { clock, bridge, router, membership, suspicion, ask, metrics, recorder }
     }
 
-    fn publish(&self, change: Change) {
+    /// Tells of a change; `because` of an operation that found nobody.
+    fn publish(&self, change: Change, because: Option<(OpId, RecordId)>) {
         let (node, standing) = match change {
             Change::Suspected(node) => {
                 self.metrics.suspicions.increment();
-                log::warn!("node {node} does not answer: its keys go to their next replica");
+                let op = because.map_or_else(String::new, |(op, _)| format!(" ({op})"));
+                log::warn!("node {node} does not answer: its keys go to their next replica{op}");
+                self.recorder.node_fact(Event::Suspect, node, |record| {
+                    record.from.actor = Part::Detector;
+                    if let Some((op, cause)) = because {
+                        (record.request, record.cause) = (op, cause);
+                    }
+                });
                 (node, Standing::Suspected)
             }
             Change::Trusted(node, after) => {
                 log::info!("node {node} answers again after {} ms", after.as_millis());
-                self.bridge.send(node, &Missed {}.into());
+                self.recorder.node_fact(Event::Trust, node, |record| {
+                    record.from.actor = Part::Detector;
+                    record.handling = u32::try_from(after.as_micros()).unwrap_or(u32::MAX);
+                });
+                self.bridge.send(node, &Missed {}.into(), Cause::NONE);
                 (node, Standing::Trusted)
             }
         };
@@ -115,7 +141,8 @@ impl Actor for Detector {
         ctx.run_interval(TICK, |detector, _| {
             for node in detector.suspicion.due(detector.clock.mono()) {
                 detector.ask.n += 1;
-                detector.bridge.send(node, &Probe { ask: detector.ask }.into());
+                let probe = Probe { ask: detector.ask };
+                detector.bridge.send(node, &probe.into(), Cause::NONE);
             }
         });
     }
@@ -130,7 +157,7 @@ impl Handler<TimedOut> for Detector {
         }
         if let Some(change) = self.suspicion.timed_out(self.clock.mono(), report.node, report.sent)
         {
-            self.publish(change);
+            self.publish(change, Some((report.op, report.cause)));
         }
     }
 }
@@ -140,7 +167,7 @@ impl Handler<Heard> for Detector {
 
     fn handle(&mut self, heard: Heard, _: &mut Context<Self>) {
         if let Some(change) = self.suspicion.heard(self.clock.mono(), heard.node) {
-            self.publish(change);
+            self.publish(change, None);
         }
     }
 }
@@ -148,7 +175,7 @@ impl Handler<Heard> for Detector {
 impl Handler<Probed> for Detector {
     type Result = ();
 
-    fn handle(&mut self, Probed { node, probe }: Probed, _: &mut Context<Self>) {
-        self.bridge.send(node, &Alive { ask: probe.ask }.into());
+    fn handle(&mut self, Probed { node, probe, cause }: Probed, _: &mut Context<Self>) {
+        self.bridge.send(node, &Alive { ask: probe.ask }.into(), cause);
     }
 }

@@ -15,6 +15,7 @@ use crate::{
     bridge::{BridgeHandle, PeerIdentity},
     coordinator::Forget,
     detector::StandingChanged,
+    flow::Cause,
     messages::{AskStatus, AskTable, AskTraffic, Member, Phase, Standing, Status, Table, Traffic},
     node::Fatal,
     replica::{Part, Replica, Shared},
@@ -145,7 +146,7 @@ impl Membership {
             return self.admit();
         }
         for peer in &silent {
-            self.ways.bridge.send(*peer, &Greet { store }.into());
+            self.ways.bridge.send(*peer, &Greet { store }.into(), Cause::NONE);
         }
         self.greetings += 1;
         if self.greetings.is_multiple_of(MENTION_EVERY) {
@@ -213,7 +214,7 @@ impl Membership {
             if let (Ok(()), Ok(())) = forgotten {
                 let ceiling = shared.ceiling.load(Ordering::SeqCst);
                 let welcome = Welcome { store, known_store, incarnation, ceiling };
-                bridge.send(from, &welcome.into());
+                bridge.send(from, &welcome.into(), Cause::NONE);
             }
         });
     }

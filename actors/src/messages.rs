@@ -5,6 +5,7 @@
 
 use crate::{
     bridge::{Counters, LinkFigures},
+    flow::Reader,
     metrics::{Metrics, Reading},
 };
 use actix::{Message, Recipient};
@@ -27,6 +28,8 @@ pub struct Execute {
     pub key: Key,
     /// What to do.
     pub command: Command,
+    /// Write its flow records down whatever becomes of it.
+    pub keep: bool,
     /// Where the end goes.
     pub reply: oneshot::Sender<Completed>,
 }
@@ -240,4 +243,6 @@ pub struct NodeHandle {
     pub traffic: Recipient<AskTraffic>,
     /// What the node counts.
     pub metrics: Arc<Metrics>,
+    /// What was taken down of recent requests.
+    pub flow: Reader,
 }

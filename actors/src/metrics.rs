@@ -345,7 +345,7 @@ impl RoundWatch {
                     (false, true) => None,
                 }
             }
-            Effect::Send { .. } | Effect::Persist(_) => None,
+            Effect::Send { .. } | Effect::Persist(_) | Effect::Note(_) => None,
         };
         if let Some(counter) = kind.and_then(|kind| metrics.rounds.get(kind)) {
             counter.increment();

@@ -9,6 +9,7 @@ use crate::{
     bridge::BridgeHandle,
     clock::Clock,
     coordinator::Forget,
+    flow::{Actor as Part, Cause, Event, Recorder},
     membership::{Membership, Progress},
     messages::{Completed, Execute, Verdict},
     metrics::Metrics,
@@ -81,6 +82,8 @@ pub struct Ways {
     pub bridge: BridgeHandle,
     /// What the node counts.
     pub metrics: Arc<Metrics>,
+    /// Takes down what is done.
+    pub recorder: Recorder,
 }
 
 /// The anti-entropy of one node.
@@ -121,9 +124,9 @@ impl Sync {
 
     fn send(&self, to: NodeId, message: message::Message) {
         if to == self.ways.me {
-            self.ways.replica.do_send(ToReplica { from: to, message });
+            self.ways.replica.do_send(ToReplica { from: to, message, cause: Cause::NONE });
         } else {
-            self.ways.bridge.send(to, &message);
+            self.ways.bridge.send(to, &message, Cause::NONE);
         }
     }
 
@@ -163,6 +166,11 @@ impl Sync {
                 "level with the other replicas: {copied} records copied, {repaired} repaired"
             );
         }
+        let me = self.ways.me;
+        self.ways.recorder.node_fact(Event::Level, me, |record| {
+            record.from.actor = Part::Sync;
+            record.bytes = u32::try_from(copied).unwrap_or(u32::MAX);
+        });
         self.level = true;
         self.learner = false;
         self.tell();
@@ -176,7 +184,7 @@ impl Sync {
     /// Has a key's coordinator do this; the end comes back as [`Repaired`] where it is wanted.
     fn execute(&self, key: Key, command: Command, back: Option<Addr<Sync>>) {
         let (reply, end) = oneshot::channel();
-        let execute = Execute { key: key.clone(), command, reply };
+        let execute = Execute { key: key.clone(), command, keep: false, reply };
         self.ways.router.do_send(execute);
         let Some(back) = back else { return };
         actix::spawn(async move {

@@ -21,7 +21,7 @@ pub use error::ConfigError;
 pub use units::{size, time};
 
 use log::LevelFilter;
-use simpledynamo_actors::settings::{Durability, Limits, Peer, Settings};
+use simpledynamo_actors::settings::{Durability, Flow, Limits, Peer, Settings};
 use simpledynamo_protocol::ring::{NodeId, Position, Ring};
 use std::{
     fmt,
@@ -79,7 +79,7 @@ pub struct Node {
     pub client: SocketAddr,
     /// Where the other nodes connect.
     pub peer: SocketAddr,
-    /// Where /health, /ready and /status are.
+    /// Where /health, /ready, /status and /flow are.
     pub http: SocketAddr,
 }
 
@@ -110,6 +110,8 @@ pub struct Cluster {
     pub limits: Limits,
     /// How much the log says.
     pub level: LevelFilter,
+    /// What is taken down of requests.
+    pub flow: Flow,
     /// What peers prove to each other; set wherever an address is off the loopback range.
     pub secret: Option<Hidden>,
     /// What clients prove; set wherever an address is off the loopback range.
@@ -225,6 +227,7 @@ impl Cluster {
             strategy: self.strategy(),
             durability: self.durability,
             limits: self.limits.clone(),
+            flow: self.flow.clone(),
             cluster_id: self.cluster_id(),
             secret: self.secret.clone().map(|secret| secret.0),
             data_dir: node_dir(data_dir, id),

@@ -4,6 +4,7 @@
 //! - `/ready`: 200 once the node serves clients, 503 while it starts.
 //! - `/status`: [`StatusPage`] as JSON: how the node is, and the ring as it sees it.
 //! - `/metrics`: the same and more, as Prometheus reads it.
+//! - `/flow`: flow records in memory as lines of JSON; `?request=`, `?key=`, `?since=`, …
 //! - `/`: the page that watches the ring ([`site`]), and below `/view/` what it asks for ([`view`]).
 //!
 //! With a password all but `/health` ask for it: basic authentication with any user name, or
@@ -15,6 +16,7 @@
 pub(crate) mod ask;
 mod door;
 mod exposition;
+mod flow;
 mod guard;
 mod metrics;
 mod page;
@@ -35,6 +37,7 @@ use axum::{
     routing::get,
 };
 use simpledynamo_actors::{
+    flow::Reader,
     messages::{
         AskStatus, AskTable, AskTraffic, LocalGet, NodeHandle, Phase, Status, Table, Traffic,
     },
@@ -65,6 +68,8 @@ pub struct Asked {
     pub local_get: Recipient<LocalGet>,
     /// What the node counts.
     pub metrics: Arc<Metrics>,
+    /// What was taken down of recent requests.
+    pub flow: Reader,
 }
 
 impl From<&NodeHandle> for Asked {
@@ -75,6 +80,7 @@ impl From<&NodeHandle> for Asked {
             traffic: node.traffic.clone(),
             local_get: node.local_get.clone(),
             metrics: node.metrics.clone(),
+            flow: node.flow.clone(),
         }
     }
 }
@@ -138,6 +144,7 @@ pub async fn serve(
 fn routes(site: Site) -> Router {
     // What shows keys or values is also kept from pages of other origins.
     let shown = Router::new()
+        .route("/flow", get(flow::records))
         .merge(site::routes())
         .merge(view::routes())
         .layer(axum::middleware::from_fn_with_state(site.clone(), guard::own_name));
@@ -149,7 +156,7 @@ fn routes(site: Site) -> Router {
         .layer(axum::middleware::from_fn_with_state(site.clone(), guard::password))
         .route("/health", get(|| async { "ok\n" }))
         .fallback(|| async {
-            let what = "not found: there are /, /health, /ready, /status and /metrics\n";
+            let what = "not found: there are /, /health, /ready, /status, /metrics and /flow\n";
             (StatusCode::NOT_FOUND, what)
         })
         .layer(axum::middleware::map_response(guard::strict))

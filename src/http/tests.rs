@@ -67,6 +67,7 @@ fn asked(node: &Addr<Node>) -> Asked {
         traffic: node.clone().recipient(),
         local_get: node.clone().recipient(),
         metrics: Arc::default(),
+        flow: Reader::default(),
     }
 }
 
@@ -185,7 +186,7 @@ async fn the_page_and_all_it_names_is_there_under_strict_headers() {
 #[actix::test]
 async fn pages_of_other_names_see_no_keys() {
     let (address, _stop) = site(Phase::Serving, None).await;
-    for path in ["/", "/view/key/61", "/view/stored/61", "/view/ring"] {
+    for path in ["/", "/flow", "/view/key/61", "/view/stored/61", "/view/ring"] {
         assert_eq!(fetch(address, path, "Host: evil.example\r\n").await.0, 421, "{path}");
     }
     assert_eq!(fetch(address, "/view/stored/61", "Host: localhost:1\r\n").await.0, 200);

@@ -10,6 +10,7 @@
 use super::{
     OUTPUT_PAUSE, STOP_GRACE, Shared, WINDOW, connection,
     dispatch::{self, Action},
+    execute::Asking,
     frame::Frame,
     parser::{Bounds, Lost, Parser, Request},
     pipeline::Pipeline,
@@ -118,7 +119,10 @@ impl Client {
             command_bytes: VALUES_PER_COMMAND * (limits.value_bytes + limits.key_bytes),
         };
         Client {
-            pipeline: Pipeline::new(shared.node.clone()),
+            pipeline: Pipeline::new(Asking {
+                node: shared.node.clone(),
+                mark: Rc::clone(&session.mark),
+            }),
             parser: Parser::new(bounds),
             bounds,
             unfinished: 0,

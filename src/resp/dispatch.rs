@@ -7,7 +7,7 @@ use super::{
     Shared,
     args::{self, Failure},
     connection, count, dynamo,
-    execute::Shape,
+    execute::{Asking, Shape},
     expiry,
     frame::Frame,
     introspect, keys, server,
@@ -151,6 +151,11 @@ impl Call<'_> {
             }
             _ => Ok(bytes.into()),
         }
+    }
+
+    /// The way to the node.
+    pub(super) fn asking(&self) -> Asking {
+        Asking { node: self.shared.node.clone(), mark: Rc::clone(&self.session.mark) }
     }
 
     /// A value, if it can be one.

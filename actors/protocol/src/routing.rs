@@ -58,6 +58,8 @@ pub enum Step {
     },
     /// No answer came within the time-out.
     TimedOut {
+        /// For this operation.
+        op: OpId,
         /// From this coordinator.
         node: NodeId,
         /// To a request sent then.
@@ -251,7 +253,8 @@ impl Routing {
                     self.reschedule(seq, now + self.config.request_timeout);
                     continue;
                 }
-                out.push(Step::TimedOut { node: last.to, sent: last.sent });
+                let (op, node, sent) = (self.op(seq), last.to, last.sent);
+                out.push(Step::TimedOut { op, node, sent });
             }
             if pending.ends <= now {
                 let verdict = pending.verdict();

@@ -42,7 +42,7 @@ impl Replica {
                 Effect::Persist(Write::Remove(_)) => self.stored = None,
                 Effect::Persist(Write::Ceiling(ceiling)) => self.durable.ceiling = *ceiling,
                 Effect::Persist(Write::AbsentFloor(floor)) => self.durable.absent_floor = *floor,
-                Effect::Send { .. } | Effect::Begin { .. } => {}
+                Effect::Send { .. } | Effect::Begin { .. } | Effect::Note(_) => {}
             }
         }
         effects
@@ -117,6 +117,7 @@ fn names(effects: &Effects) -> Vec<&'static str> {
             Effect::Persist(Write::AbsentFloor(_)) => "absent floor",
             Effect::Send { message, .. } => message.name(),
             Effect::Begin { .. } => "begin",
+            Effect::Note(_) => "note",
         })
         .collect()
 }

@@ -40,7 +40,11 @@ mod tests;
 
 pub use link::Sent;
 
-use crate::{metrics::Reading, settings::Settings};
+use crate::{
+    flow::{Cause, Origin, Recorder},
+    metrics::Reading,
+    settings::Settings,
+};
 use hello::Credentials;
 use link::{Link, Route};
 use listen::Listening;
@@ -62,8 +66,8 @@ pub struct PeerIdentity {
 
 /// What takes in what peers send. Called on the bridge's thread; it must not wait.
 pub trait Inbound: 'static {
-    /// A message of `from`, whose hello was proved.
-    fn deliver(&self, from: NodeId, message: Message);
+    /// A message of `from`, whose hello was proved, and what flow records name as its cause.
+    fn deliver(&self, from: NodeId, message: Message, cause: Cause);
 
     /// A hello was completed, on a connection of either direction, once for each. It says which
     /// life of the peer this is, not that the peer is well.
@@ -147,7 +151,8 @@ fn family(message: &Message) -> usize {
         | Message::Records(_)
         | Message::Collect(_)
         | Message::Greet(_)
-        | Message::Welcome(_) => 4,
+        | Message::Welcome(_)
+        | Message::Keep(_) => 4,
     }
 }
 
@@ -169,7 +174,7 @@ pub struct Bridge;
 
 impl Bridge {
     /// Listens at `settings.listen`, dials every peer of `settings.peers`, and keeps at it. `me` is
-    /// this life of this node. Must be called inside a `LocalSet`.
+    /// this life of this node. `recorder` takes down what is sent and received. Must be called inside a `LocalSet`.
     ///
     /// # Errors
     /// The network's, where the address cannot be listened at.
@@ -177,6 +182,7 @@ impl Bridge {
         net: N,
         settings: &Settings,
         me: PeerIdentity,
+        recorder: &Recorder,
         inbound: impl Inbound,
     ) -> io::Result<BridgeHandle> {
         let (listener, local) = net.bind(settings.listen).await.map_err(|error| {
@@ -200,7 +206,7 @@ impl Bridge {
                 frame_bytes: limits.frame_bytes,
                 peer_bytes: limits.peer_bytes,
             };
-            let link = Link::new(route, counters.clone());
+            let link = Link::new(route, counters.clone(), recorder.clone());
             let run = link.clone().run(net.clone(), credentials.clone(), inbound.clone());
             tasks.push(spawn_local(run).abort_handle());
             links.insert(peer.id, link);
@@ -211,6 +217,7 @@ impl Bridge {
             limits.frame_bytes,
             Rc::new(Redialing { inbound, links: links.clone() }),
             counters.clone(),
+            recorder.clone(),
         );
         tasks.push(spawn_local(listening.clone().run(net, listener)).abort_handle());
         Ok(BridgeHandle(Rc::new(Running { local, links, listening, tasks, counters })))
@@ -224,8 +231,8 @@ struct Redialing {
 }
 
 impl Inbound for Redialing {
-    fn deliver(&self, from: NodeId, message: Message) {
-        self.inbound.deliver(from, message);
+    fn deliver(&self, from: NodeId, message: Message, cause: Cause) {
+        self.inbound.deliver(from, message, cause);
     }
 
     fn met(&self, peer: PeerIdentity) {
@@ -254,9 +261,10 @@ struct Running {
 
 impl BridgeHandle {
     /// Sends `message` to another node, or drops it; never waits. The message is encoded before this
-    /// returns.
-    pub fn send(&self, to: NodeId, message: &Message) -> Sent {
-        self.0.links.get(&to).map_or(Sent::NoSuchPeer, |link| link.send(message))
+    /// returns. `origin` is for flow records.
+    pub fn send(&self, to: NodeId, message: &Message, origin: impl Into<Origin>) -> Sent {
+        let origin = origin.into();
+        self.0.links.get(&to).map_or(Sent::NoSuchPeer, |link| link.send(message, origin))
     }
 
     /// Where it listens.

@@ -227,7 +227,12 @@ impl Clients {
         let seen = client.seen.get(&key);
         let command = self.mix.command(number.is_multiple_of(2), &fresh, seen, rng);
         let (reply, end) = oneshot::channel();
-        handle.execute.do_send(Execute { key: key.clone(), command: command.clone(), reply });
+        handle.execute.do_send(Execute {
+            key: key.clone(),
+            command: command.clone(),
+            keep: false,
+            reply,
+        });
         let flight = Flight { node: *node, place: self.operations.len(), end };
         client.flight = Some(flight);
         self.left -= 1;

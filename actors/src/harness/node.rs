@@ -209,7 +209,7 @@ impl Life {
         let store = Arc::new(CachedStore::new(store, cache));
         let network = net.wire.clone();
         let parts = Parts { settings, identity, store, clock };
-        let (handle, mut stopper) = wire(net, parts, |writer, replica| {
+        let (handle, mut stopper) = wire(net, parts, false, |writer, replica| {
             let syncing = async move |writes: &[simpledynamo_protocol::effect::Write]| {
                 disk.begin(writes);
                 let span = rng.within(&sync.borrow());

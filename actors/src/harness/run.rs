@@ -73,7 +73,7 @@ impl Client<'_> {
             return Ok(Outcome::Unknown);
         };
         let (reply, mut end) = oneshot::channel();
-        handle.execute.do_send(Execute { key: Key::from(key), command, reply });
+        handle.execute.do_send(Execute { key: Key::from(key), command, keep: false, reply });
         drop(handle);
         let mut outcome = None;
         sim.run(PATIENCE, |_| {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     messages::Phase,
-    settings::{Durability, Limits, Peer, Settings},
+    settings::{Durability, Flow, Limits, Peer, Settings},
 };
 use simpledynamo_protocol::ring::{NodeId, Ring};
 use std::{
@@ -86,6 +86,8 @@ impl Config {
             tombstone_grace: Duration::from_secs(3_600),
             strategy: "quorum, 3 replicas, read 2, write 2".to_owned(),
             durability: Durability::Sync,
+            // In memory: the traces travel, and what is taken down is nobody's.
+            flow: Flow { memory_bytes: 64 * 1024, ..Flow::default() },
             limits: Limits {
                 // Small, so that records are evicted and read again.
                 cache_bytes: 256 * 1024,

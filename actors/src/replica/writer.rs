@@ -8,8 +8,9 @@
 //!
 //! Listings and digests are answered here too, behind the commit of what came before them.
 
-use super::{Committed, Part, Replica, listing};
+use super::{Committed, Out, Part, Replica, listing, waited};
 use crate::{
+    flow::{Cause, Origin},
     metrics::Metrics,
     node::Fatal,
     storage::{CachedStore, Durability, Store, StoreError},
@@ -60,6 +61,8 @@ pub enum Work {
         from: NodeId,
         /// What.
         message: Message,
+        /// What flow records name as its cause.
+        cause: Cause,
     },
     /// A ballot for the node's own coordinator.
     Begin {
@@ -67,6 +70,8 @@ pub enum Work {
         key: Key,
         /// Above this round.
         above: u64,
+        /// What flow records name as its cause.
+        cause: Cause,
     },
     /// A chosen record.
     Install {
@@ -88,6 +93,14 @@ impl Work {
             Work::Message { message: Message::Accept(ask), .. } => Some(&ask.key),
             Work::Message { message: Message::Collect(ask), .. } => Some(&ask.key),
             Work::Message { .. } | Work::Part(_) => None,
+        }
+    }
+
+    /// What flow records name as its cause.
+    pub(super) fn cause(&self) -> Cause {
+        match self {
+            Work::Message { cause, .. } | Work::Begin { cause, .. } => *cause,
+            Work::Install { .. } | Work::Part(_) => Cause::NONE,
         }
     }
 
@@ -159,6 +172,14 @@ impl Queue {
     }
 }
 
+/// What a writer tells about itself.
+pub struct Watch {
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
+    /// What flow records count their time from; none where nothing is taken down.
+    pub time_from: Option<Instant>,
+}
+
 /// The writer before its thread runs.
 pub struct Writer {
     acceptor: Acceptor,
@@ -172,6 +193,8 @@ pub struct Writer {
     batch: Batch,
     metrics: Arc<Metrics>,
     weighed: Option<Instant>,
+    /// What flow records count their time from; none where nothing is taken down.
+    time_from: Option<Instant>,
 }
 
 /// What the batch makes of a key.
@@ -188,10 +211,12 @@ struct Batch {
     writes: Vec<Write>,
     overlay: HashMap<Key, Change>,
     effects: Effects,
-    out: Vec<(NodeId, Message)>,
+    out: Vec<Out>,
     /// Questions that must see the commit.
-    reads: Vec<(NodeId, Message)>,
+    reads: Vec<(NodeId, Message, Origin)>,
     operations: u64,
+    /// When it was gathered, on the clock of flow records.
+    gathered: u64,
 }
 
 impl Writer {
@@ -205,7 +230,7 @@ impl Writer {
         durability: Durability,
         ring: Ring,
         fatal: Fatal,
-        metrics: Arc<Metrics>,
+        watch: Watch,
     ) -> Result<(Writer, Queue, Arc<Shared>), StoreError> {
         let mut digests = Digests::new(ring.clone());
         store.list(0, u64::MAX, &mut |row| {
@@ -226,8 +251,9 @@ impl Writer {
             receiver,
             fatal,
             batch,
-            metrics,
+            metrics: watch.metrics,
             weighed: None,
+            time_from: watch.time_from,
         };
         writer.publish();
         Ok((writer, queue, shared))
@@ -268,6 +294,7 @@ impl Writer {
     /// Takes one batch out of the queue; the acceptor decides.
     fn gather(&mut self, first: Work) -> Result<(), StoreError> {
         let (mut operations, mut bytes) = (0, 0);
+        self.batch.gathered = self.time();
         let mut next = Some(first);
         while let Some(work) = next.take() {
             let size = work.bytes();
@@ -287,19 +314,31 @@ impl Writer {
     fn settle(&mut self, replica: &Addr<Replica>) -> Result<(), StoreError> {
         self.commit()?;
         let reads = std::mem::take(&mut self.batch.reads);
-        for (from, message) in reads {
-            if let Some(answer) = self.read(from, message)? {
-                self.batch.out.push((from, answer));
+        for (to, message, origin) in reads {
+            if let Some(message) = self.read(to, message)? {
+                self.batch.out.push(Out { to, message, origin });
             }
         }
-        let out = std::mem::take(&mut self.batch.out);
+        let mut out = std::mem::take(&mut self.batch.out);
+        if self.time_from.is_some() {
+            let handling = waited(self.batch.gathered, self.time());
+            out.iter_mut().for_each(|out| out.origin.handling = handling);
+        }
         replica.do_send(Committed { out, standing: self.acceptor.standing() });
         Ok(())
     }
 
+    /// Microseconds on the clock of flow records; 0 where nothing is taken down.
+    fn time(&self) -> u64 {
+        let micros = self.time_from.map_or(0, |from| from.elapsed().as_micros());
+        u64::try_from(micros).unwrap_or(u64::MAX)
+    }
+
     /// The acceptor decides; its writes go to the batch and its overlay.
     fn step(&mut self, work: Work) -> Result<(), StoreError> {
-        let Some(key) = work.key().cloned() else { return self.step_without_key(work) };
+        let cause = work.cause();
+        let origin = Origin { cause, queue: waited(cause.at, self.batch.gathered), handling: 0 };
+        let Some(key) = work.key().cloned() else { return self.step_without_key(work, origin) };
         let stored = match self.batch.overlay.get(&key) {
             Some(change) => change.new.clone(),
             None => self.store.read(&key)?,
@@ -307,30 +346,30 @@ impl Writer {
         let mut effects = std::mem::take(&mut self.batch.effects);
         let (acceptor, held) = (&mut self.acceptor, stored.as_deref());
         match work {
-            Work::Begin { key, above } => acceptor.begin(&key, above, held, &mut effects),
+            Work::Begin { key, above, .. } => acceptor.begin(&key, above, held, &mut effects),
             Work::Install { key, record } => acceptor.install(key, record, held, &mut effects),
             Work::Part(_) => {}
-            Work::Message { from, message } => match message {
+            Work::Message { from, message, .. } => match message {
                 Message::Prepare(ask) => acceptor.prepare(from, &ask, held, &mut effects),
                 Message::Accept(ask) => acceptor.accept(from, ask, held, &mut effects),
                 Message::Collect(ask) => acceptor.collect(&ask, held, &mut effects),
                 _ => {}
             },
         }
-        self.batch.take(&mut effects, stored.as_ref());
+        self.batch.take(&mut effects, stored.as_ref(), origin);
         self.batch.effects = effects;
         Ok(())
     }
 
-    fn step_without_key(&mut self, work: Work) -> Result<(), StoreError> {
+    fn step_without_key(&mut self, work: Work, origin: Origin) -> Result<(), StoreError> {
         let mut effects = Effects::new();
         match work {
             Work::Part(Part::Learn { ceiling }) => self.acceptor.learn(ceiling, &mut effects),
             Work::Part(Part::Vote) => self.acceptor.vote(),
-            Work::Message { from, message } => self.batch.reads.push((from, message)),
+            Work::Message { from, message, .. } => self.batch.reads.push((from, message, origin)),
             Work::Begin { .. } | Work::Install { .. } => {}
         }
-        self.batch.take(&mut effects, None);
+        self.batch.take(&mut effects, None, origin);
         Ok(())
     }
 
@@ -373,7 +412,7 @@ impl Writer {
                 self.acceptor.query(from, &ask, stored.as_deref(), &mut self.batch.effects);
                 Ok(self.batch.effects.pop().and_then(|effect| match effect {
                     Effect::Send { message, .. } => Some(message),
-                    Effect::Persist(_) | Effect::Begin { .. } => None,
+                    Effect::Persist(_) | Effect::Begin { .. } | Effect::Note(_) => None,
                 }))
             }
             Message::AskDigests(ask) => Ok(listing::digests(&self.digests, &ask, votes)),
@@ -392,13 +431,13 @@ impl Writer {
 
 impl Batch {
     /// Sorts the acceptor's effects; `stored` is what the key had before them.
-    fn take(&mut self, effects: &mut Effects, stored: Option<&Arc<Record>>) {
+    fn take(&mut self, effects: &mut Effects, stored: Option<&Arc<Record>>, origin: Origin) {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Persist(write) => self.persist(write, stored),
-                Effect::Send { to, message } => self.out.push((to, message)),
-                // Only a coordinator begins.
-                Effect::Begin { .. } => {}
+                Effect::Send { to, message } => self.out.push(Out { to, message, origin }),
+                // Only a coordinator begins, and notes what it does.
+                Effect::Begin { .. } | Effect::Note(_) => {}
             }
         }
     }

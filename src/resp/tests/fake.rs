@@ -2,6 +2,7 @@
 
 use crate::resp::wall_millis;
 use actix::{Actor, Context, Handler, MessageResult};
+use simpledynamo_actors::flow::Reader;
 use simpledynamo_actors::messages::{
     AskStatus, AskTable, AskTraffic, Completed, CountKeys, Execute, LocalGet, LocalPage, LocalRows,
     Member, NodeHandle, Page, Phase, ScanPage, Standing, Status, Table, Traffic, Verdict,
@@ -40,7 +41,7 @@ impl Shelf {
     }
 
     fn execute(&mut self, execute: Execute) {
-        let Execute { key, command, reply } = execute;
+        let Execute { key, command, reply, .. } = execute;
         self.operations += 1;
         let op = OpId { router: NodeId(5554), incarnation: 1, seq: self.operations };
         if let Some(verdict) = self.verdicts.get(&key) {
@@ -93,6 +94,7 @@ impl Fake {
             status: address.clone().recipient(),
             traffic: address.recipient(),
             metrics: Arc::default(),
+            flow: Reader::default(),
         };
         (handle, shelf)
     }

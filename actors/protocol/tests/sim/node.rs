@@ -205,6 +205,7 @@ impl Node {
             }
             Message::Welcome(welcome) => self.welcomed(from, &welcome, step),
             Message::Alive(_)
+            | Message::Keep(_)
             | Message::Missed(_)
             | Message::AskDigests(_)
             | Message::Digests(_)
@@ -302,7 +303,9 @@ impl Node {
             match effect {
                 Effect::Persist(write) => self.disk.write(write, origin),
                 Effect::Send { to, message } => self.release(to, message, step),
-                Effect::Begin { .. } => unreachable!("replicas do not begin ballots"),
+                Effect::Begin { .. } | Effect::Note(_) => {
+                    unreachable!("replicas do not begin ballots")
+                }
             }
         }
     }
@@ -352,7 +355,7 @@ impl Node {
                     let verdict = self.tamper.verdict(verdict);
                     step.out.push(Out::Finish { op, verdict });
                 }
-                Step::TimedOut { node, sent } => {
+                Step::TimedOut { node, sent, .. } => {
                     self.suspicion.timed_out(step.now.mono, node, sent);
                 }
             }
@@ -424,6 +427,7 @@ impl Node {
                     step.out.push(Out::Send { to, message });
                 }
                 Effect::Begin { key, above } => self.begin(&key, above, step),
+                Effect::Note(_) => {}
                 Effect::Persist(_) => unreachable!("coordinators write nothing"),
             }
         }

@@ -1,0 +1,21 @@
+//! Log inspection: from the flow records of all nodes to the story of one request, and its picture.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`line`] | a record, read back |
+//! | [`book`] | all records; requests in short, and whole stories |
+//! | [`mod@diagram`] | a story as columns and rows |
+//!
+//! ```text
+//! lines of all nodes ─▸ Book ─▸ story(request) ─▸ diagram ─▸ terminal, mermaid, page, …
+//! ```
+//!
+//! How records come about, and which are there at all, says `simpledynamo_actors::flow`.
+
+pub mod book;
+pub mod diagram;
+pub mod line;
+
+pub use book::{Book, Story, Summary};
+pub use diagram::{Diagram, diagram};
+pub use line::Line;
