@@ -75,43 +75,44 @@ pub struct StandingChanged {
     pub standing: Standing,
 }
 
+/// To whom the detector speaks.
+pub struct Ways {
+    /// The node's clocks.
+    pub clock: Clock,
+    /// The peers.
+    pub bridge: BridgeHandle,
+    /// The own router.
+    pub router: Addr<Router>,
+    /// The membership table.
+    pub membership: Addr<Membership>,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
+    /// Takes down what is done.
+    pub recorder: Recorder,
+}
+
 /// The failure detector of one node.
 pub struct Detector {
-    clock: Clock,
-    bridge: BridgeHandle,
-    router: Addr<Router>,
-    membership: Addr<Membership>,
+    ways: Ways,
     suspicion: Suspicion,
     ask: Ask,
-    metrics: Arc<Metrics>,
-    recorder: Recorder,
 }
 
 impl Detector {
     /// A detector that trusts all `peers`. `ask` names its probes.
     #[must_use]
-    pub fn new(
-        peers: impl IntoIterator<Item = NodeId>,
-        clock: Clock,
-        bridge: BridgeHandle,
-        router: Addr<Router>,
-        membership: Addr<Membership>,
-        ask: Ask,
-        metrics: Arc<Metrics>,
-        recorder: Recorder,
-    ) -> Detector {
-        let suspicion = Suspicion::new(peers);
-        Detector { clock, bridge, router, membership, suspicion, ask, metrics, recorder }
+    pub fn new(peers: impl IntoIterator<Item = NodeId>, ways: Ways, ask: Ask) -> Detector {
+        Detector { ways, suspicion: Suspicion::new(peers), ask }
     }
 
     /// Tells of a change; `because` of an operation that found nobody.
     fn publish(&self, change: Change, because: Option<(OpId, RecordId)>) {
         let (node, standing) = match change {
             Change::Suspected(node) => {
-                self.metrics.suspicions.increment();
+                self.ways.metrics.suspicions.increment();
                 let op = because.map_or_else(String::new, |(op, _)| format!(" ({op})"));
                 log::warn!("node {node} does not answer: its keys go to their next replica{op}");
-                self.recorder.node_fact(Event::Suspect, node, |record| {
+                self.ways.recorder.node_fact(Event::Suspect, node, |record| {
                     record.from.actor = Part::Detector;
                     if let Some((op, cause)) = because {
                         (record.request, record.cause) = (op, cause);
@@ -121,16 +122,16 @@ impl Detector {
             }
             Change::Trusted(node, after) => {
                 log::info!("node {node} answers again after {} ms", after.as_millis());
-                self.recorder.node_fact(Event::Trust, node, |record| {
+                self.ways.recorder.node_fact(Event::Trust, node, |record| {
                     record.from.actor = Part::Detector;
                     record.handling = u32::try_from(after.as_micros()).unwrap_or(u32::MAX);
                 });
-                self.bridge.send(node, &Missed {}.into(), Cause::NONE);
+                self.ways.bridge.send(node, &Missed {}.into(), Cause::NONE);
                 (node, Standing::Trusted)
             }
         };
-        self.router.do_send(StandingChanged { node, standing });
-        self.membership.do_send(StandingChanged { node, standing });
+        self.ways.router.do_send(StandingChanged { node, standing });
+        self.ways.membership.do_send(StandingChanged { node, standing });
     }
 }
 
@@ -139,10 +140,10 @@ impl Actor for Detector {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(TICK, |detector, _| {
-            for node in detector.suspicion.due(detector.clock.mono()) {
+            for node in detector.suspicion.due(detector.ways.clock.mono()) {
                 detector.ask.n += 1;
                 let probe = Probe { ask: detector.ask };
-                detector.bridge.send(node, &probe.into(), Cause::NONE);
+                detector.ways.bridge.send(node, &probe.into(), Cause::NONE);
             }
         });
     }
@@ -155,7 +156,8 @@ impl Handler<TimedOut> for Detector {
         if report.heard.is_some_and(|heard| heard >= report.sent) {
             return;
         }
-        if let Some(change) = self.suspicion.timed_out(self.clock.mono(), report.node, report.sent)
+        if let Some(change) =
+            self.suspicion.timed_out(self.ways.clock.mono(), report.node, report.sent)
         {
             self.publish(change, Some((report.op, report.cause)));
         }
@@ -166,7 +168,7 @@ impl Handler<Heard> for Detector {
     type Result = ();
 
     fn handle(&mut self, heard: Heard, _: &mut Context<Self>) {
-        if let Some(change) = self.suspicion.heard(self.clock.mono(), heard.node) {
+        if let Some(change) = self.suspicion.heard(self.ways.clock.mono(), heard.node) {
             self.publish(change, None);
         }
     }
@@ -176,6 +178,6 @@ impl Handler<Probed> for Detector {
     type Result = ();
 
     fn handle(&mut self, Probed { node, probe, cause }: Probed, _: &mut Context<Self>) {
-        self.bridge.send(node, &Alive { ask: probe.ask }.into(), cause);
+        self.ways.bridge.send(node, &Alive { ask: probe.ask }.into(), cause);
     }
 }

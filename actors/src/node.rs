@@ -8,7 +8,7 @@ use crate::{
     bridge::{Bridge, BridgeHandle, Inbound, PeerIdentity, net::Net},
     clock::Clock,
     coordinator,
-    detector::{Detector, Heard, Probed},
+    detector::{self, Detector, Heard, Probed},
     flow::{self, Cause, Recorder},
     membership::{self, Membership, Met},
     messages::NodeHandle,
@@ -293,7 +293,8 @@ impl Node {
         let ask = self.ask(askers::DETECTOR);
         let (clock, bridge) = (self.clock.clone(), self.bridge.clone());
         let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
-        Detector::new(peers, clock, bridge, router, membership, ask, metrics, recorder)
+        let ways = detector::Ways { clock, bridge, router, membership, metrics, recorder };
+        Detector::new(peers, ways, ask)
     }
 
     fn membership(&self, identity: Arc<Mutex<Identity>>, shared: Arc<Shared>) -> Membership {

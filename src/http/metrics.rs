@@ -8,6 +8,7 @@
 use super::exposition::{Exposition, Unit};
 use simpledynamo_actors::{
     bridge::FAMILIES,
+    flow::Counts,
     messages::{Phase, Standing, Status, Table, Traffic},
     metrics::{Metrics, OUTCOMES},
 };
@@ -18,6 +19,7 @@ pub(super) struct Figures<'a> {
     pub(super) table: &'a Table,
     pub(super) traffic: &'a Traffic,
     pub(super) metrics: &'a Metrics,
+    pub(super) flow: Counts,
     /// Unix seconds.
     pub(super) started: u64,
     /// Bytes.
@@ -35,6 +37,7 @@ pub(super) fn render(figures: &Figures<'_>) -> String {
     store(&mut out, figures);
     peers(&mut out, figures);
     bridge(&mut out, figures);
+    flow(&mut out, figures);
     out.finish()
 }
 
@@ -194,4 +197,18 @@ fn bridge(out: &mut Exposition, figures: &Figures<'_>) {
     }
     let help = "Frames skipped because this version does not know them.";
     out.counter("dynamo_bridge_unknown_frames_total", help, counters.unknown_tags);
+}
+
+fn flow(out: &mut Exposition, figures: &Figures<'_>) {
+    let counts = figures.flow;
+    let help = "Flow records taken down in memory.";
+    out.counter("dynamo_flow_records_total", help, counts.recorded);
+    let help = "Flow records handed to their file.";
+    out.counter("dynamo_flow_written_records_total", help, counts.written);
+    let help = "Flow records lost because their writer was too slow or the disk refused.";
+    out.counter("dynamo_flow_dropped_records_total", help, counts.dropped);
+    let help = "Slow, failed and retried requests, by whether their records were written.";
+    let mut kept = out.counters("dynamo_flow_kept_requests_total", help);
+    kept.sample(&[("written", &"yes")], counts.kept);
+    kept.sample(&[("written", &"no")], counts.spared);
 }

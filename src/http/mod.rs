@@ -210,6 +210,7 @@ async fn metrics_text(State(site): State<Site>) -> Response {
         table: &table,
         traffic: &traffic,
         metrics: &site.node.metrics,
+        flow: site.node.flow.counts(),
         started: site.started,
         resident: crate::resp::resident_bytes(),
         streams: site.watched.streams(),

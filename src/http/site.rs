@@ -17,7 +17,7 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 const IMAGE: &str = "image/svg+xml";
 
 /// Path, type, content.
-pub(super) const FILES: [(&str, &str, &str); 9] = [
+pub(super) const FILES: [(&str, &str, &str); 10] = [
     ("/", HTML, include_str!("site/index.html")),
     ("/site/page.css", CSS, include_str!("site/page.css")),
     ("/site/icon.svg", IMAGE, include_str!("site/icon.svg")),
@@ -26,6 +26,7 @@ pub(super) const FILES: [(&str, &str, &str); 9] = [
     ("/site/charts.js", SCRIPT, include_str!("site/charts.js")),
     ("/site/nodes.js", SCRIPT, include_str!("site/nodes.js")),
     ("/site/keys.js", SCRIPT, include_str!("site/keys.js")),
+    ("/site/requests.js", SCRIPT, include_str!("site/requests.js")),
     ("/site/text.js", SCRIPT, include_str!("site/text.js")),
 ];
 

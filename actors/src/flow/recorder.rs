@@ -330,6 +330,20 @@ impl Reader {
         out
     }
 
+    /// The commands and replies in memory, at most so many of the newest, oldest first, as lines of
+    /// JSON: the node's requests in short.
+    #[must_use]
+    pub fn requests(&self, most: usize) -> Vec<u8> {
+        let Some(shared) = &self.0 else { return Vec::new() };
+        let wanted = |record: &Record| matches!(record.event, Event::Command | Event::Reply);
+        let records = shared.lock().select(most, wanted);
+        let mut out = Vec::new();
+        for record in &records {
+            super::line::write(record, shared.node.0, shared.incarnation, &mut out);
+        }
+        out
+    }
+
     /// What was done since the start.
     #[must_use]
     pub fn counts(&self) -> Counts {

@@ -3,6 +3,7 @@
 import { Chart } from "./charts.js";
 import { keyFinder } from "./keys.js";
 import { Nodes } from "./nodes.js";
+import { requests } from "./requests.js";
 import { Ring } from "./ring.js";
 import { el, micros, number, say, standing } from "./text.js";
 
@@ -92,5 +93,6 @@ $("pause").addEventListener("click", () => {
   if (paused) say($("link"), "paused");
 });
 
+requests($("asked"), () => paused);
 listen();
 setInterval(silent, SILENCE_MILLIS / 4);
