@@ -2,7 +2,7 @@
 
 import { number, say, standing, svg } from "./text.js";
 
-const MIDDLE = [220, 200];
+const MIDDLE = [220, 180];
 const RADIUS = 128;
 // Dots alive at a time: enough to see a busy ring, few enough for a slow machine.
 const DOTS_MAX = 80;
@@ -33,7 +33,7 @@ function labels(nodes) {
     side.forEach((label, index) => {
       if (index > 0) label.y = Math.max(label.y, side[index - 1].y + LABEL_HEIGHT);
     });
-    const over = Math.max(0, (side.at(-1)?.y ?? 0) - 380);
+    const over = Math.max(0, (side.at(-1)?.y ?? 0) - 335);
     side.forEach((label) => (label.y -= over));
   }
   return wanted;
