@@ -18,7 +18,7 @@ mod units;
 mod tests;
 
 pub use error::ConfigError;
-pub use units::{size, time};
+pub use units::{parse_time, size, time};
 
 use log::LevelFilter;
 use simpledynamo_actors::settings::{Durability, Flow, Limits, Peer, Settings};
