@@ -112,6 +112,8 @@ pub struct Figures {
     pub unknown: u64,
     /// Attempts after the first.
     pub retries: u64,
+    /// Of these, made before the time-out.
+    pub hedges: u64,
 }
 
 /// A client that waits.
@@ -164,6 +166,7 @@ impl Router {
         let config = routing::Config {
             request_timeout: settings.request_timeout,
             deadline: settings.deadline,
+            hedge: settings.hedge_after,
             lifetime: settings.tombstone_grace / 2,
         };
         let routing = Routing::new(settings.me, incarnation, settings.ring.clone(), config);
@@ -554,6 +557,7 @@ impl Handler<AskFigures> for Router {
     fn handle(&mut self, _: AskFigures, _: &mut Context<Self>) -> Self::Result {
         MessageResult(Figures {
             in_flight: self.routing.in_flight() as u64,
+            hedges: self.routing.hedges(),
             coordinators: self.coordinators.len() as u64,
             ..self.figures
         })
