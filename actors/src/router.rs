@@ -206,17 +206,24 @@ impl Router {
     }
 
     /// Does what was decided; `cause` is what the router was told.
-    fn carry_out(&mut self, mut cause: Cause, ctx: &mut Context<Self>) {
+    fn carry_out(&mut self, cause: Cause, ctx: &mut Context<Self>) {
         // A step may finish an operation but never starts another, so the list only gets shorter.
         let mut steps = std::mem::take(&mut self.steps);
+        // The time-out that a further attempt follows.
+        let mut silent: Option<(OpId, Cause)> = None;
         for step in steps.drain(..) {
             match step {
-                Step::Ask { to, request } => self.ask(to, request, cause, ctx),
+                Step::Ask { to, request } => {
+                    let silence = silent.filter(|(op, _)| *op == request.op);
+                    let cause = silence.map_or(cause, |(_, silence)| silence);
+                    self.ask(to, request, cause, ctx);
+                }
                 Step::Finish { op, verdict } => self.finish(op, verdict, cause),
                 Step::TimedOut { op, node, sent } => {
-                    cause = self.note_silence(op, node, sent);
+                    let silence = self.note_silence(op, node, sent);
+                    silent = Some((op, silence));
                     if node != self.me {
-                        let (heard, cause) = (self.routing.last_heard(node), cause.id);
+                        let (heard, cause) = (self.routing.last_heard(node), silence.id);
                         self.detector.do_send(TimedOut { node, sent, heard, op, cause });
                     }
                 }
