@@ -5,6 +5,11 @@ use clap::Parser;
 use simpledynamo::cli::{self, Arguments};
 use std::process::ExitCode;
 
+/// Messages are made on one thread and dropped on another all day, which glibc's allocator pays for
+/// with a fifth of the node's time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Where it does not parse, clap prints why and exits with 2.
     match cli::run(Arguments::parse()) {

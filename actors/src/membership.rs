@@ -360,6 +360,7 @@ impl Handler<AskStatus> for Membership {
                 refused: figures.refused,
                 unknown: figures.unknown,
                 retries: figures.retries,
+                hedges: figures.hedges,
                 ..status
             }
         })

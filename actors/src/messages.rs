@@ -180,6 +180,8 @@ pub struct Status {
     pub unknown: u64,
     /// Attempts at a further coordinator.
     pub retries: u64,
+    /// Of these, made before the time-out.
+    pub hedges: u64,
     /// Messages to peers dropped because too much waited.
     pub dropped: u64,
     /// Durable commits.

@@ -113,6 +113,8 @@ pub struct Figures {
     pub unknown: u64,
     /// Attempts after the first.
     pub retries: u64,
+    /// Of these, made before the time-out.
+    pub hedges: u64,
 }
 
 /// A client that waits.
@@ -169,6 +171,7 @@ impl Router {
         let config = routing::Config {
             request_timeout: settings.request_timeout,
             deadline: settings.deadline,
+            hedge: settings.hedge_after,
             lifetime: settings.tombstone_grace / 2,
         };
         let routing = Routing::new(settings.me, incarnation, settings.ring.clone(), config);
@@ -210,17 +213,24 @@ impl Router {
     }
 
     /// Does what was decided; `cause` is what the router was told.
-    fn carry_out(&mut self, mut cause: Cause, ctx: &mut Context<Self>) {
+    fn carry_out(&mut self, cause: Cause, ctx: &mut Context<Self>) {
         // A step may finish an operation but never starts another, so the list only gets shorter.
         let mut steps = std::mem::take(&mut self.steps);
+        // The time-out that a further attempt follows.
+        let mut silent: Option<(OpId, Cause)> = None;
         for step in steps.drain(..) {
             match step {
-                Step::Ask { to, request } => self.ask(to, request, cause, ctx),
+                Step::Ask { to, request } => {
+                    let silence = silent.filter(|(op, _)| *op == request.op);
+                    let cause = silence.map_or(cause, |(_, silence)| silence);
+                    self.ask(to, request, cause, ctx);
+                }
                 Step::Finish { op, verdict } => self.finish(op, verdict, cause),
                 Step::TimedOut { op, node, sent } => {
-                    cause = self.note_silence(op, node, sent);
+                    let silence = self.note_silence(op, node, sent);
+                    silent = Some((op, silence));
                     if node != self.me {
-                        let (heard, cause) = (self.routing.last_heard(node), cause.id);
+                        let (heard, cause) = (self.routing.last_heard(node), silence.id);
                         self.detector.do_send(TimedOut { node, sent, heard, op, cause });
                     }
                 }
@@ -566,6 +576,7 @@ impl Handler<AskFigures> for Router {
     fn handle(&mut self, _: AskFigures, _: &mut Context<Self>) -> Self::Result {
         MessageResult(Figures {
             in_flight: self.routing.in_flight() as u64,
+            hedges: self.routing.hedges(),
             coordinators: self.coordinators.len() as u64,
             ..self.figures
         })

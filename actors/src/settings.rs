@@ -119,6 +119,9 @@ pub struct Settings {
     pub write_quorum: usize,
     /// Silence after which the next coordinator is asked.
     pub request_timeout: Duration,
+    /// The least silence after which a second coordinator is asked as well; with `request_timeout`
+    /// or more, none is.
+    pub hedge_after: Duration,
     /// Time after which the client gets an error.
     pub deadline: Duration,
     /// Age at which a tombstone held by all replicas may be forgotten.

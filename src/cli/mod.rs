@@ -12,6 +12,7 @@ mod check;
 mod check_config;
 mod client;
 mod data;
+mod flow;
 mod launch;
 mod node;
 mod out;
@@ -44,6 +45,7 @@ Examples:
   redis-cli -p 11108 set greeting hello
   dynamo get greeting
   dynamo status
+  dynamo flow                        the newest requests, message by message
   dynamo kill 5558                   as a crash: SIGKILL; every key stays readable and writable
   dynamo start 5558                  bring it back; it copies what it missed
 
@@ -109,6 +111,9 @@ enum Command {
     Set(data::SetArguments),
     /// Delete a key.
     Del(data::DelArguments),
+    /// Show what happened to a request: every message and decision, as a sequence diagram.
+    #[command(after_help = flow::EXAMPLES)]
+    Flow(flow::FlowArguments),
     /// Decide whether a recorded history is linearizable.
     #[command(after_help = check::FORMAT)]
     Check(check::CheckArguments),
@@ -157,6 +162,7 @@ fn with_cluster(cluster: &Cluster, place: &Place, command: Command) -> Result<()
         Command::CheckConfig => check_config::run(cluster),
         Command::Get(arguments) => in_runtime(data::get(cluster, &arguments)),
         Command::Set(arguments) => in_runtime(data::set(cluster, &arguments)),
+        Command::Flow(arguments) => in_runtime(flow::run(cluster, place, &arguments)),
         Command::Del(arguments) => in_runtime(data::del(cluster, &arguments)),
     }
 }

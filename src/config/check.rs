@@ -20,7 +20,7 @@ use std::{
 };
 use toml::Spanned;
 
-/// `request_timeout` and `deadline`: below, clocks are too coarse; above, nobody waits.
+/// `request_timeout`, `hedge_after` and `deadline`: below, clocks are too coarse; above, nobody waits.
 const PATIENCE: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 /// A tombstone must outlast every request that may still be under way: so many deadlines …
 const GRACE_DEADLINES: u32 = 10;
@@ -76,7 +76,7 @@ pub(super) fn cluster(
     let replication = replication(&typed.replication)?;
     let nodes = nodes(&typed.node)?;
     let (replicas, read_quorum, write_quorum) = quorums(&typed, nodes.len())?;
-    let (request_timeout, deadline, tombstone_grace) = times(&typed)?;
+    let times = times(&typed)?;
     let secret = hidden(environment.secret.as_ref(), "DYNAMO_SECRET", &typed.secret, "secret")?;
     let password =
         hidden(environment.password.as_ref(), "DYNAMO_PASSWORD", &typed.password, "password")?;
@@ -90,9 +90,10 @@ pub(super) fn cluster(
         replicas,
         read_quorum,
         write_quorum,
-        request_timeout,
-        deadline,
-        tombstone_grace,
+        request_timeout: times.request,
+        hedge_after: times.hedge,
+        deadline: times.deadline,
+        tombstone_grace: times.grace,
         durability: durability(&typed.durability)?,
         limits: limits(&typed.limits)?,
         level: level(&typed.logging.level)?,
@@ -219,7 +220,14 @@ fn quorums(typed: &ClusterFile, nodes: usize) -> Checked<(u32, u32, u32)> {
     Ok((replicas, read, write))
 }
 
-fn times(typed: &ClusterFile) -> Checked<(Duration, Duration, Duration)> {
+struct Times {
+    request: Duration,
+    hedge: Duration,
+    deadline: Duration,
+    grace: Duration,
+}
+
+fn times(typed: &ClusterFile) -> Checked<Times> {
     let patience = |value: &Typed<Time>, name, default| {
         let chosen = or(value, Time(default)).0;
         if PATIENCE.contains(&chosen) {
@@ -230,6 +238,7 @@ fn times(typed: &ClusterFile) -> Checked<(Duration, Duration, Duration)> {
         fail(place(value), what)
     };
     let request = patience(&typed.request_timeout, "request_timeout", Duration::from_millis(100))?;
+    let hedge = patience(&typed.hedge_after, "hedge_after", Duration::from_millis(10))?;
     let deadline = patience(&typed.deadline, "deadline", Duration::from_secs(2))?;
     if request >= deadline {
         let what = format!(
@@ -251,7 +260,7 @@ fn times(typed: &ClusterFile) -> Checked<(Duration, Duration, Duration)> {
         );
         return fail(place(&typed.tombstone_grace), what);
     }
-    Ok((request, deadline, grace))
+    Ok(Times { request, hedge, deadline, grace })
 }
 
 /// A size within bounds.

@@ -19,6 +19,7 @@ pub(super) struct ClusterFile {
     pub(super) read_quorum: Typed<u32>,
     pub(super) write_quorum: Typed<u32>,
     pub(super) request_timeout: Typed<Time>,
+    pub(super) hedge_after: Typed<Time>,
     pub(super) deadline: Typed<Time>,
     pub(super) tombstone_grace: Typed<Time>,
     pub(super) durability: Typed<String>,

@@ -18,7 +18,7 @@ mod units;
 mod tests;
 
 pub use error::ConfigError;
-pub use units::{size, time};
+pub use units::{parse_time, size, time};
 
 use log::LevelFilter;
 use simpledynamo_actors::settings::{Durability, Flow, Limits, Peer, Settings};
@@ -100,6 +100,9 @@ pub struct Cluster {
     pub write_quorum: u32,
     /// Silence after which the next coordinator is asked; less than `deadline`.
     pub request_timeout: Duration,
+    /// The least silence after which a second coordinator is asked as well; with `request_timeout`
+    /// or more, none is.
+    pub hedge_after: Duration,
     /// Time after which a client gets an error.
     pub deadline: Duration,
     /// Age at which a tombstone held by all replicas may be forgotten.
@@ -222,6 +225,7 @@ impl Cluster {
             read_quorum: count(self.read_quorum),
             write_quorum: count(self.write_quorum),
             request_timeout: self.request_timeout,
+            hedge_after: self.hedge_after,
             deadline: self.deadline,
             tombstone_grace: self.tombstone_grace,
             strategy: self.strategy(),

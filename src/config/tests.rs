@@ -62,6 +62,7 @@ fn shipped_file_is_the_defaults() {
         read_quorum: 2,
         write_quorum: 2,
         request_timeout: Duration::from_millis(100),
+        hedge_after: Duration::from_millis(10),
         deadline: Duration::from_secs(2),
         tombstone_grace: Duration::from_secs(3600),
         durability: Durability::Sync,
@@ -199,6 +200,10 @@ fn times_are_bounded_and_ordered() {
     assert_eq!(
         head("deadline = \"61s\""),
         "cluster.toml:1:12: deadline = \"61s\" is out of range: write 1ms to 1m"
+    );
+    assert_eq!(
+        head("hedge_after = \"0ms\""),
+        "cluster.toml:1:15: hedge_after = \"0ms\" is out of range: write 1ms to 1m"
     );
     assert_eq!(
         head("request_timeout = \"2s\""),

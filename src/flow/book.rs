@@ -50,6 +50,8 @@ pub struct Summary {
     pub outcome: String,
     /// Attempts at coordinators.
     pub attempts: u64,
+    /// The nodes that know it by its id: those that took it in or coordinated it.
+    pub nodes: Vec<u32>,
 }
 
 impl Summary {
@@ -69,6 +71,43 @@ impl Book {
                 Err(_) => self.skipped += 1,
             }
         }
+    }
+
+    /// Takes one line in, unless it is older.
+    pub fn read_since(&mut self, text: &str, since: u64) {
+        match Line::parse(text) {
+            Ok(line) if line.wall >= since => self.add(line),
+            Ok(_) => {}
+            Err(_) => self.skipped += 1,
+        }
+    }
+
+    /// Forgets what is older.
+    pub fn forget_before(&mut self, wall: u64) {
+        let mut kept = Book { skipped: self.skipped, last: self.last.clone(), ..Book::default() };
+        for line in std::mem::take(&mut self.lines).into_values() {
+            if line.wall >= wall {
+                kept.add(line);
+            }
+        }
+        *self = kept;
+    }
+
+    /// How many records there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// The number of the last record of each life.
+    pub fn last(&self) -> impl Iterator<Item = ((u32, u64), u64)> + '_ {
+        self.last.iter().map(|(life, seq)| (*life, *seq))
     }
 
     /// Takes a record in, unless it is here already.
@@ -137,6 +176,12 @@ impl Book {
             took: reply.map(|line| line.handling),
             outcome: reply.map(|line| line.reason.clone()).unwrap_or_default(),
             attempts: lines.iter().map(|line| line.attempt).max().unwrap_or(0),
+            nodes: lines
+                .iter()
+                .map(|line| line.node)
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect(),
         })
     }
 

@@ -60,7 +60,7 @@ pub struct Arrow {
     pub from: usize,
     /// Index of the receiver's column.
     pub to: usize,
-    /// `Accept v8@3.5558`.
+    /// `Accept v8`.
     pub label: String,
     /// Why it did not arrive; empty if it did.
     pub lost: String,
@@ -215,15 +215,21 @@ impl<'a> Drawing<'a> {
     }
 }
 
-/// `Accept v8@3.5558`.
+/// `Accept v8`: short, because it stands on an arrow; the ballot is in the notes.
 fn label(line: &Line) -> String {
     let mut label = line.kind.clone();
-    let stamp = line.stamp();
+    // Of a message that was dropped the reason says why.
+    let said = if line.event == Event::Drop { "" } else { line.reason.as_str() };
+    let version = || if line.version == 0 { String::new() } else { format!("v{}", line.version) };
     let rest = match line.kind.as_str() {
-        "Request" if line.attempt > 1 => format!("{} #{}", line.reason, line.attempt),
-        "Request" | "Answer" | "NoVote" => line.reason.clone(),
-        "State" if stamp.is_empty() => "nothing".to_owned(),
-        _ => stamp,
+        "Request" if line.attempt > 1 => {
+            format!("{said} #{}", line.attempt).trim_start().to_owned()
+        }
+        "Request" | "Answer" | "NoVote" => said.to_owned(),
+        "State" if line.version == 0 => "nothing".to_owned(),
+        "Prepare" | "Refused" => line.ballot.clone(),
+        "Query" => String::new(),
+        _ => version(),
     };
     if !rest.is_empty() {
         label.push(' ');

@@ -5,6 +5,8 @@
 //! | [`line`] | a record, read back |
 //! | [`book`] | all records; requests in short, and whole stories |
 //! | [`mod@diagram`] | a story as columns and rows |
+//! | [`text`], [`html`], [`export`] | its picture in a terminal, on a page, in other programs |
+//! | [`gather`] | records from files and from running nodes |
 //!
 //! ```text
 //! lines of all nodes ─▸ Book ─▸ story(request) ─▸ diagram ─▸ terminal, mermaid, page, …
@@ -14,7 +16,11 @@
 
 pub mod book;
 pub mod diagram;
+pub mod export;
+pub mod gather;
+pub mod html;
 pub mod line;
+pub mod text;
 
 pub use book::{Book, Story, Summary};
 pub use diagram::{Diagram, diagram};

@@ -2,7 +2,8 @@
 //!
 //! Without a question all that there are, at most [`RECORDS_MAX`] of the newest. With `request` or `key`
 //! those of that request or key; what concerns the node as a whole comes with every answer. Numbers are
-//! microseconds since the Unix epoch (`since`, `until`) and record numbers (`after`).
+//! microseconds since the Unix epoch (`since`, `until`) and record numbers (`after`, of the incarnation
+//! `life`; another life is shown from its start).
 
 use super::Site;
 use axum::{
@@ -24,6 +25,7 @@ pub(super) struct Question {
     key: Option<String>,
     since: u64,
     until: u64,
+    life: u64,
     after: u64,
     most: Option<usize>,
 }
@@ -35,6 +37,7 @@ impl Question {
             key: self.key.as_deref().map(str::parse).transpose()?,
             since: self.since,
             until: self.until,
+            life: self.life,
             after: self.after,
             most: self.most.unwrap_or(RECORDS_MAX).min(RECORDS_MAX),
         })

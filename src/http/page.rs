@@ -41,6 +41,8 @@ pub struct StatusPage {
     pub unknown: u64,
     /// Attempts at a further coordinator.
     pub retries: u64,
+    /// Of these, made before the time-out.
+    pub hedges: u64,
     /// Messages to peers dropped because too much waited.
     pub dropped: u64,
     /// Durable commits.
@@ -120,6 +122,7 @@ impl StatusPage {
             refused: status.refused,
             unknown: status.unknown,
             retries: status.retries,
+            hedges: status.hedges,
             dropped: status.dropped,
             commits: status.commits,
             committed: status.committed,

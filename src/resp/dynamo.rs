@@ -212,6 +212,7 @@ async fn status(shared: &Shared) -> Result<Frame, Failure> {
         ("refused", status.refused),
         ("unknown", status.unknown),
         ("retries", status.retries),
+        ("hedges", status.hedges),
         ("dropped", status.dropped),
         ("commits", status.commits),
         ("committed", status.committed),

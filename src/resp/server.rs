@@ -173,7 +173,7 @@ fn section_stats(shared: &Shared, status: &Status) -> String {
     format!(
         "total_connections_received:{}\ntotal_commands_processed:{}\nrejected_connections:{}\n\
          operations:{}\noperations_in_flight:{}\noperations_not_applied:{}\n\
-         operations_unknown:{}\noperations_retried:{}\ncoordinators:{}\npeer_messages_dropped:{}",
+         operations_unknown:{}\noperations_retried:{}\noperations_hedged:{}\ncoordinators:{}\npeer_messages_dropped:{}",
         shared.accepted.get(),
         shared.commands.get(),
         shared.turned_away.get(),
@@ -182,6 +182,7 @@ fn section_stats(shared: &Shared, status: &Status) -> String {
         status.refused,
         status.unknown,
         status.retries,
+        status.hedges,
         status.coordinators,
         status.dropped
     )

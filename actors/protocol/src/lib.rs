@@ -13,6 +13,7 @@
 //! | [`command`] | what an operation does to one key's value |
 //! | [`message`] | everything that travels between nodes, with stable tags |
 //! | [`register`] | the linearizable quorum register: acceptor, proposer, catch-up |
+//! | [`hedge`] | when a late request is sent to a second coordinator |
 //! | [`routing`] | which coordinator is asked, and what the client may be told |
 //! | [`suspicion`] | who is believed dead, from answers and time-outs only |
 //! | [`history`], [`checker`] | what clients saw, and whether one register could have shown it |
@@ -21,6 +22,7 @@ pub mod ballot;
 pub mod checker;
 pub mod command;
 pub mod effect;
+pub mod hedge;
 pub mod history;
 pub mod message;
 pub mod recent;

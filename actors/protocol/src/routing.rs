@@ -10,10 +10,14 @@
 //! - "Not applied" is said only when every coordinator asked has answered that it never proposed the
 //!   operation and never will. Everything else that ends without a result is "unknown".
 //!
+//! A first attempt that takes unusually long at a node from which nothing else comes either is
+//! *hedged* ([`crate::hedge`]): the next replica is asked as well, before the time-out.
+//!
 //! Source: register.md, "Exactly once, or an honest unknown", "Availability".
 
 use crate::{
     command::{Command, Reply},
+    hedge::Hedge,
     message::{Answer, Outcome, Reason, Request},
     recent::OpId,
     record::Key,
@@ -85,6 +89,9 @@ pub struct Config {
     pub request_timeout: Duration,
     /// When the client gets an error at the latest.
     pub deadline: Duration,
+    /// The shortest silence after which the next coordinator is asked as well; with
+    /// `request_timeout` or more that never happens.
+    pub hedge: Duration,
     /// After this time by the wall clock no coordinator applies a request: half of the grace period
     /// of tombstones.
     pub lifetime: Duration,
@@ -136,12 +143,18 @@ pub struct Routing {
     timers: BTreeSet<(Time, u64)>,
     /// When each node last answered anything that was asked of it.
     heard: BTreeMap<NodeId, Time>,
+    /// When each node was sent the first request since then, and which: a hedged operation is over long before
+    /// its silent coordinator would have timed out.
+    owed: BTreeMap<NodeId, (Time, u64)>,
+    hedge: Hedge,
+    hedges: u64,
 }
 
 impl Routing {
     /// A router of one life: `incarnation` was never used before by this node.
     #[must_use]
     pub fn new(me: NodeId, incarnation: u64, ring: Ring, config: Config) -> Routing {
+        let hedge = Hedge::new(config.hedge, config.request_timeout);
         Routing {
             me,
             incarnation,
@@ -152,6 +165,9 @@ impl Routing {
             by_key: BTreeMap::new(),
             timers: BTreeSet::new(),
             heard: BTreeMap::new(),
+            owed: BTreeMap::new(),
+            hedge,
+            hedges: 0,
         }
     }
 
@@ -159,6 +175,12 @@ impl Routing {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Second attempts made before the time-out.
+    #[must_use]
+    pub fn hedges(&self) -> u64 {
+        self.hedges
     }
 
     /// Takes a client's operation, names it and asks the first coordinator that is not suspected.
@@ -203,6 +225,7 @@ impl Routing {
         suspected: impl Fn(NodeId) -> bool,
         out: &mut Vec<Step>,
     ) {
+        self.heard(now, from);
         let seq = answer.op.seq;
         if answer.op != self.op(seq) {
             return;
@@ -213,6 +236,9 @@ impl Routing {
         else {
             return;
         };
+        if at == 0 {
+            self.hedge.sample(now.since(attempt.sent));
+        }
         let read = pending.command.is_read();
         attempt.end = match answer.outcome {
             Outcome::Done { reply, recorded } if recorded || read => {
@@ -243,11 +269,20 @@ impl Routing {
         suspected: impl Fn(NodeId) -> bool + Copy,
         out: &mut Vec<Step>,
     ) {
+        self.dun(now, out);
         while let Some((at, seq)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             let Some(pending) = self.pending.get(&seq) else {
                 self.timers.remove(&(at, seq));
                 continue;
             };
+            if let Some(at) = self.hedge_at(now, pending) {
+                if at > now {
+                    self.reschedule(seq, at);
+                } else {
+                    self.ask_other(now, seq, suspected, out);
+                }
+                continue;
+            }
             if let Some(last) = pending.attempts.last().filter(|last| last.end == End::Open) {
                 if pending.ends > now && self.is_at_work(now, last) {
                     self.reschedule(seq, now + self.config.request_timeout);
@@ -268,6 +303,7 @@ impl Routing {
     /// `node` answered something. What it asks of us proves nothing: it may not hear us.
     pub fn heard(&mut self, now: Time, node: NodeId) {
         self.heard.insert(node, now);
+        self.owed.remove(&node);
     }
 
     /// When `node` last answered anything, the time of standstills added.
@@ -285,6 +321,53 @@ impl Routing {
         (attempt.to == self.me || answers) && now.since(attempt.sent) < self.config.deadline / SLOW
     }
 
+    /// When to look whether the operation's only attempt is to be hedged, or `now` for at once; none
+    /// where it is too late for that or there is nothing to hedge.
+    fn hedge_at(&self, now: Time, pending: &Pending) -> Option<Time> {
+        let [only] = pending.attempts.as_slice() else { return None };
+        let after = self.hedge.after()?;
+        let timeout = only.sent + self.config.request_timeout;
+        if only.end != End::Open || only.to == self.me || now >= timeout.min(pending.ends) {
+            return None;
+        }
+        let heard = self.heard.get(&only.to).copied().unwrap_or_default();
+        Some((heard.max(only.sent) + after).max(now).min(timeout))
+    }
+
+    /// Asks a replica that was not yet asked and is not suspected, if the budget allows it.
+    fn ask_other(
+        &mut self,
+        now: Time,
+        seq: u64,
+        suspected: impl Fn(NodeId) -> bool,
+        out: &mut Vec<Step>,
+    ) {
+        let Some(pending) = self.pending.get(&seq) else { return };
+        let asked = |node: NodeId| pending.attempts.iter().any(|attempt| attempt.to == node);
+        let free = pending.replicas.iter().any(|node| !suspected(*node) && !asked(*node));
+        let sent = pending.attempts.first().map_or(now, |first| first.sent);
+        if free && self.hedge.spend() {
+            self.hedges += 1;
+            self.ask_next(now, seq, suspected, out);
+        } else {
+            self.reschedule(seq, sent + self.config.request_timeout);
+        }
+    }
+
+    /// Names the nodes that owe an answer for longer than the time-out; each debt once.
+    fn dun(&mut self, now: Time, out: &mut Vec<Step>) {
+        let timeout = self.config.request_timeout;
+        let (router, incarnation) = (self.me, self.incarnation);
+        self.owed.retain(|node, (sent, seq)| {
+            let due = now.since(*sent) >= timeout;
+            if due {
+                let op = OpId { router, incarnation, seq: *seq };
+                out.push(Step::TimedOut { op, node: *node, sent: *sent });
+            }
+            !due
+        });
+    }
+
     /// `node` was started anew: whatever was asked of its former life is lost and asked again.
     pub fn restarted(&mut self, now: Time, node: NodeId) {
         let lost = |last: &&Attempt| last.to == node && last.end == End::Open;
@@ -295,6 +378,7 @@ impl Routing {
             .map(|(seq, _)| *seq)
             .collect();
         self.heard.remove(&node);
+        self.owed.remove(&node);
         for seq in seqs {
             self.reschedule(seq, now);
         }
@@ -304,8 +388,9 @@ impl Routing {
     /// the others, whose answers may lie here unread. So it does not count, neither against them
     /// nor against the operations in flight; of a long one only so much as keeps `ends` in bounds.
     pub fn stood_still(&mut self, span: Duration) {
-        for heard in self.heard.values_mut() {
-            *heard = *heard + span;
+        let owed = self.owed.values_mut().map(|(since, _)| since);
+        for time in self.heard.values_mut().chain(owed) {
+            *time = *time + span;
         }
         for (seq, pending) in &mut self.pending {
             self.timers.remove(&(pending.next, *seq));
@@ -318,10 +403,12 @@ impl Routing {
         }
     }
 
-    /// When to call [`Routing::wake`]; none while nothing is in flight.
+    /// When to call [`Routing::wake`]; none while nothing is in flight and nobody owes an answer.
     #[must_use]
     pub fn next_wake(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _)| *at)
+        let owed = self.owed.values().map(|(since, _)| *since).min();
+        let dunned = owed.map(|since| since + self.config.request_timeout);
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(dunned).min()
     }
 
     /// The key and command of an operation in flight.
@@ -368,6 +455,7 @@ impl Routing {
         // Each time round all replicas the pause doubles: retries must not feed an overload.
         let rounds = pending.attempts.len() / pending.replicas.len().max(1);
         let pause = self.config.request_timeout * (1 << rounds.min(4));
+        let first = pending.attempts.is_empty();
         pending.attempts.push(Attempt { to, sent: now, end: End::Open });
         let request = Request {
             op,
@@ -380,7 +468,12 @@ impl Routing {
             expires: pending.expires,
         };
         out.push(Step::Ask { to, request });
-        self.reschedule(seq, now + pause);
+        if to != self.me {
+            self.owed.entry(to).or_insert((now, seq));
+        }
+        self.hedge.earn();
+        let hedged = self.hedge.after().filter(|_| first && to != self.me);
+        self.reschedule(seq, now + hedged.unwrap_or(pause));
     }
 
     fn reschedule(&mut self, seq: u64, at: Time) {

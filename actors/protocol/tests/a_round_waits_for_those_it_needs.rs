@@ -230,7 +230,7 @@ fn patience_ends_a_round_that_can_do_no_harm() {
 fn with_two_dead(known: Known, deadline: Duration, latency: u64) -> Verdict {
     let ring = Ring::new([ME, B, C], 3);
     let lifetime = Duration::from_secs(1_800);
-    let config = routing::Config { request_timeout: ROUND, deadline, lifetime };
+    let config = routing::Config { request_timeout: ROUND, deadline, hedge: ROUND, lifetime };
     let mut routing = Routing::new(ROUTER, 1, ring, config);
     let suspected = |node| node != ME;
     let mut bench = Bench::new(known);

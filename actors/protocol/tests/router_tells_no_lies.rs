@@ -32,6 +32,7 @@ impl Router {
         let config = Config {
             request_timeout: Duration::from_millis(100),
             deadline: Duration::from_millis(1_000),
+            hedge: Duration::MAX,
             lifetime: Duration::from_millis(60_000),
         };
         let routing = Routing::new(ME, 7, ring, config);

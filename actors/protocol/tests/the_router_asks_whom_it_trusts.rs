@@ -40,14 +40,23 @@ struct Bench {
 }
 
 impl Bench {
-    /// A router with one write submitted at time 0.
+    /// A router with one write submitted at time 0, that never hedges.
     fn new(deadline: Duration, suspected: impl Fn(NodeId) -> bool) -> Bench {
+        Bench::hedging(Duration::MAX, deadline, suspected)
+    }
+
+    fn hedging(
+        hedge: Duration,
+        deadline: Duration,
+        suspected: impl Fn(NodeId) -> bool,
+    ) -> Bench {
         let ring = Ring::new([5554, 5556, 5558, 5560, 5562].map(NodeId), 3);
         let key = Key::from("x");
         let replicas = ring.replicas_of(&key);
         let config = Config {
             request_timeout: Duration::from_millis(100),
             deadline,
+            hedge,
             lifetime: Duration::from_secs(1_800),
         };
         let mut routing = Routing::new(ROUTER, 1, ring, config);
@@ -241,4 +250,65 @@ fn not_applied_is_said_only_when_all_have_said_so() {
         }
         assert_eq!(told, Some(verdict), "{outcome:?}");
     }
+}
+
+/// A router that has measured a latency of a millisecond and has just asked again.
+fn measured() -> (Bench, (NodeId, Request)) {
+    let mut bench = Bench::hedging(Duration::from_millis(10), DEADLINE, |_| false);
+    for at in 0..10 {
+        let ask = bench.asked().pop().unwrap();
+        assert_eq!(ask.0, bench.replicas[0]);
+        bench.answer(ms(at * 10 + 1), &ask, done());
+        bench.steps.clear();
+        let now = Now { mono: ms(at * 10 + 10), wall: WALL };
+        bench.routing.submit(now, Key::from("x"), write(), |_| false, &mut bench.steps);
+    }
+    let ask = bench.asked().pop().unwrap();
+    (bench, ask)
+}
+
+fn done() -> Outcome {
+    Outcome::Done { reply: Reply::Ok, recorded: true }
+}
+
+#[test]
+fn a_request_that_is_late_at_a_silent_node_is_hedged_once() {
+    let (mut bench, first) = measured();
+    let at = bench.routing.next_wake().unwrap();
+    assert_eq!(at, ms(110), "submitted at 100, no latency near the least wait");
+    bench.routing.wake(at, |_| false, &mut bench.steps);
+    let hedge = bench.asked().pop().expect("a second coordinator is asked");
+    assert_eq!((hedge.0, hedge.1.attempt, hedge.1.op), (bench.replicas[1], 2, first.1.op));
+    assert!(hedge.1.record, "a second attempt leaves a trace");
+    bench.routing.wake(ms(150), |_| false, &mut bench.steps);
+    assert!(bench.steps.is_empty(), "one hedge, and nobody is suspected before the time-out");
+    bench.answer(ms(151), &hedge, done());
+    assert_eq!(bench.told(), Some(Verdict::Reply(Reply::Ok)));
+    assert_eq!(bench.routing.next_wake(), Some(ms(200)), "the first still owes an answer");
+    bench.routing.wake(ms(200), |_| false, &mut bench.steps);
+    let dunned = Step::TimedOut { node: first.0, sent: ms(100) };
+    assert_eq!(std::mem::take(&mut bench.steps), [dunned]);
+    bench.routing.wake(ms(900), |_| false, &mut bench.steps);
+    assert!(bench.steps.is_empty(), "each debt is named once");
+}
+
+#[test]
+fn a_request_that_is_late_at_a_node_that_answers_others_is_not_hedged() {
+    let (mut bench, first) = measured();
+    for at in (104..190).step_by(5) {
+        bench.routing.heard(ms(at), first.0);
+        bench.routing.wake(ms(at + 1), |_| false, &mut bench.steps);
+    }
+    assert!(bench.asked().is_empty());
+    bench.routing.wake(ms(205), |_| false, &mut bench.steps);
+    assert!(bench.steps.is_empty(), "nor does it owe anything");
+}
+
+#[test]
+fn a_hedge_goes_to_no_suspected_node() {
+    let (mut bench, first) = measured();
+    let suspected = |node| node != first.0;
+    bench.routing.wake(ms(112), suspected, &mut bench.steps);
+    assert!(bench.asked().is_empty());
+    assert_eq!(bench.routing.next_wake(), Some(ms(200)));
 }

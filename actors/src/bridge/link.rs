@@ -37,9 +37,11 @@ use bytes::BytesMut;
 use simpledynamo_protocol::{message::Message, ring::NodeId};
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
     io,
     net::SocketAddr,
     rc::Rc,
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -58,6 +60,8 @@ const STEADY: Duration = BACK_OFF_MAX;
 /// Time for which the network may take nothing before the connection is given up with what waits:
 /// whoever reads again then is better served by fresh messages.
 pub const STALL_TIME_MAX: Duration = Duration::from_secs(2);
+/// From a reader through router and coordinator: so often a message makes another actor ready.
+const TURNS: usize = 3;
 /// Capacity, bytes, that an emptied buffer keeps for the next burst.
 const KEPT_BYTES_MAX: usize = 1024 * 1024;
 
@@ -307,7 +311,7 @@ impl Link {
             let mut byte = [0];
             tokio::select! {
                 biased;
-                () = self.0.wake.notified() => {}
+                () = self.0.wake.notified() => end_of_turn().await,
                 read = stream.read(&mut byte) => return match read {
                     Ok(0) => io::Error::new(io::ErrorKind::UnexpectedEof, "the peer closed it"),
                     Ok(_) => io::Error::new(io::ErrorKind::InvalidData, "bytes the wrong way"),
@@ -389,6 +393,21 @@ impl Link {
             self.0.recorder.forgotten(&codec::traced(&waiting), why);
         }
         self.0.counters.borrow_mut().dropped_unconnected += std::mem::take(&mut queue.frames);
+    }
+}
+
+/// Lets everything run that is ready, and what that makes ready: what they say goes with one write.
+async fn end_of_turn() {
+    for _ in 0..TURNS {
+        let mut yielded = false;
+        poll_fn(|cx| {
+            if std::mem::replace(&mut yielded, true) {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 }
 

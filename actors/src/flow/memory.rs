@@ -8,6 +8,7 @@ use super::{
     record::{Event, Record, RecordId, ShortKey},
 };
 use simpledynamo_protocol::{recent::OpId, ring::NodeId};
+use std::collections::BTreeSet;
 
 /// Records that wait for the writer thread; further ones are not written, and counted. At the rate
 /// of a node under full load it is about a second.
@@ -185,6 +186,16 @@ impl Memory {
         found
     }
 
+    /// The records that `filter` takes. Some of a request do not name its key: they come with it.
+    pub(super) fn filtered(&self, filter: &Filter, life: u64) -> Vec<Record> {
+        let mut requests = BTreeSet::new();
+        if let Some(key) = filter.key {
+            let of_key = self.ring.iter().filter(|record| record.key == key);
+            requests.extend(of_key.map(|record| record.request).filter(|request| request.seq != 0));
+        }
+        self.select(filter.most, |record| filter.takes(record, &requests, life))
+    }
+
     /// Everything in memory as lines, for a crash.
     pub(super) fn dump(&self, node: NodeId, incarnation: u64, crash: &mut Record) -> Vec<u8> {
         let mut out = Vec::new();
@@ -211,15 +222,17 @@ pub struct Filter {
     pub since: u64,
     /// Not after this wall time, microseconds; 0 for no end.
     pub until: u64,
-    /// Only those with larger numbers.
+    /// Of this life only those …
+    pub life: u64,
+    /// … with larger numbers.
     pub after: u64,
     /// At most so many, the newest.
     pub most: usize,
 }
 
 impl Filter {
-    pub(super) fn takes(&self, record: &Record) -> bool {
-        if record.seq <= self.after
+    fn takes(&self, record: &Record, of_key: &BTreeSet<OpId>, life: u64) -> bool {
+        if (record.seq <= self.after && self.life == life)
             || record.wall < self.since
             || (self.until != 0 && record.wall > self.until)
         {
@@ -239,6 +252,7 @@ impl Filter {
             || (self.request.is_none() && self.key.is_none())
             || self.request.is_some_and(|request| record.request == request)
             || self.key.is_some_and(|key| record.key == key)
+            || of_key.contains(&record.request)
     }
 }
 

@@ -322,7 +322,7 @@ impl Reader {
     #[must_use]
     pub fn lines(&self, filter: &Filter) -> Vec<u8> {
         let Some(shared) = &self.0 else { return Vec::new() };
-        let records = shared.lock().select(filter.most, |record| filter.takes(record));
+        let records = shared.lock().filtered(filter, shared.incarnation);
         let mut out = Vec::new();
         for record in &records {
             super::line::write(record, shared.node.0, shared.incarnation, &mut out);

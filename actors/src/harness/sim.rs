@@ -40,6 +40,8 @@ pub struct Config {
     pub nodes: Vec<u32>,
     /// Silence after which a router asks the next coordinator.
     pub request_timeout: Duration,
+    /// The least silence after which a router asks a second coordinator as well.
+    pub hedge_after: Duration,
     /// When a client gets an error.
     pub deadline: Duration,
     /// Coordinators alive at one node.
@@ -59,6 +61,7 @@ impl Config {
             seed,
             nodes: vec![5554, 5556, 5558, 5560, 5562],
             request_timeout: ms(100),
+            hedge_after: ms(10),
             deadline: ms(2_000),
             coordinators: Limits::default().coordinators,
             sync: Duration::from_micros(sync.start)..Duration::from_micros(sync.end),
@@ -82,6 +85,7 @@ impl Config {
             read_quorum: 2,
             write_quorum: 2,
             request_timeout: self.request_timeout,
+            hedge_after: self.hedge_after,
             deadline: self.deadline,
             tombstone_grace: Duration::from_secs(3_600),
             strategy: "quorum, 3 replicas, read 2, write 2".to_owned(),

@@ -40,8 +40,9 @@ impl Router {
     /// A coordinator did not answer.
     pub(super) fn note_silence(&self, op: OpId, node: NodeId, sent: Time) -> Cause {
         let waited = self.ways.clock.mono().since(sent);
+        let keep = self.clients.get(&op.seq).is_some_and(|client| client.cause.keep);
         let id = self.ways.recorder.record(|record| {
-            record.event = Event::TimeOut;
+            (record.event, record.keep) = (Event::TimeOut, keep);
             self.about(record, op, node);
             record.handling = u32::try_from(waited.as_micros()).unwrap_or(u32::MAX);
         });
@@ -62,7 +63,9 @@ impl Router {
         let (event, reason) = match attempt {
             1 if self.suspected.is_empty() || first() => return begun,
             1 => (Event::Choose, "those before it are suspected"),
-            _ => (Event::Retry, if because.at == 0 { "no answer" } else { "turned away" }),
+            _ if because.at != 0 => (Event::Retry, "turned away"),
+            _ if because.id.is_some() => (Event::Retry, "no answer"),
+            _ => (Event::Retry, "late, so asked as well"),
         };
         let keep = begun.keep || attempt > 1;
         let id = self.ways.recorder.record(|record| {

@@ -31,6 +31,8 @@ pub struct Chaos {
     pub drop_idle: u64,
     /// One fault at a time and no loss: then every operation must succeed.
     pub single: bool,
+    /// The least wait before a request is hedged.
+    pub hedge: u64,
 }
 
 impl Chaos {
@@ -58,6 +60,7 @@ impl Chaos {
             compare: some(&[0, 100, 700]),
             drop_idle: some(&[0, 100, 900]),
             single: some(&[0, 0, 0, 1]) == 1,
+            hedge: some(&[1_000, 10_000, 1_000_000]),
         };
         if some(&[0, 0, 0, 0, 0, 1]) == 1 {
             chaos.hasty()

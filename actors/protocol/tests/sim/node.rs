@@ -156,6 +156,9 @@ impl Node {
         }
         if from != self.id {
             self.suspicion.heard(step.now.mono, from);
+            if !matches!(message, Message::Request(_)) {
+                self.routing.heard(step.now.mono, from);
+            }
         }
         for (from, message) in self.tamper.incoming(from, message) {
             self.handle(from, message, step);

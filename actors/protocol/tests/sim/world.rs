@@ -124,6 +124,7 @@ impl World {
             routing: routing::Config {
                 request_timeout: Duration::from_millis(100),
                 deadline: Duration::from_micros(chaos.deadline),
+                hedge: Duration::from_micros(chaos.hedge),
                 lifetime: Duration::from_secs(1_800),
             },
             round_timeout: Duration::from_millis(100),

@@ -170,6 +170,7 @@ pub(super) fn settings(me: u16) -> Settings {
         read_quorum: 2,
         write_quorum: 2,
         request_timeout: Duration::from_millis(100),
+        hedge_after: Duration::from_millis(10),
         deadline: Duration::from_secs(2),
         tombstone_grace: Duration::from_secs(3600),
         durability: Durability::Os,
