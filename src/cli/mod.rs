@@ -19,6 +19,7 @@ mod out;
 mod signal;
 mod start;
 mod status;
+mod top;
 mod torture;
 mod up;
 
@@ -103,6 +104,11 @@ enum Command {
     AcceptLoss(OneNode),
     /// Show how every node is, as each says itself.
     Status(status::StatusArguments),
+    /// Watch the ring in the terminal: load, latency, queues, suspicion of every node.
+    ///
+    /// Redrawn every second; q or Ctrl-C ends it. Where the output is no terminal use
+    /// `dynamo status --watch`.
+    Top,
     /// Check the configuration and show the ring it describes; start nothing.
     CheckConfig,
     /// Print the value of a key; exit code 1 if there is none.
@@ -158,6 +164,7 @@ fn with_cluster(cluster: &Cluster, place: &Place, command: Command) -> Result<()
         Command::Resume(node) => signal::resume(cluster, place, node.id),
         Command::Start(node) => in_runtime(start::run(cluster, place, node.id)),
         Command::AcceptLoss(node) => accept_loss::run(cluster, place, node.id),
+        Command::Top => in_runtime(top::run(cluster, place)),
         Command::Status(arguments) => in_runtime(status::run(cluster, place, &arguments)),
         Command::CheckConfig => check_config::run(cluster),
         Command::Get(arguments) => in_runtime(data::get(cluster, &arguments)),
@@ -212,23 +219,27 @@ fn quoted(word: &str) -> String {
 #[derive(Debug)]
 pub struct Failure {
     usage: bool,
+    /// Whoever read the result is gone: there is nobody to tell.
+    unread: bool,
     message: String,
 }
 
 impl Failure {
     /// Something failed: exit code 1.
     fn new(message: impl Into<String>) -> Failure {
-        Failure { usage: false, message: message.into() }
+        Failure { usage: false, unread: false, message: message.into() }
     }
 
     /// What was given cannot be used: exit code 2.
     fn usage(message: impl Into<String>) -> Failure {
-        Failure { usage: true, message: message.into() }
+        Failure { usage: true, unread: false, message: message.into() }
     }
 
     /// Prints it on standard error.
     pub fn tell(&self) {
-        out::error(&self.message);
+        if !self.unread {
+            out::error(&self.message);
+        }
     }
 
     /// The exit code.
@@ -248,7 +259,7 @@ impl std::error::Error for Failure {}
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
-        Failure { usage: true, message: error.to_string() }
+        Failure::usage(error.to_string())
     }
 }
 
@@ -263,7 +274,9 @@ impl From<ServeError> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure::new(format!("input or output failed: {error}"))
+        let inner = error.get_ref();
+        let unread = inner.is_some_and(|inner| inner.is::<out::NobodyReads>());
+        Failure { unread, ..Failure::new(format!("input or output failed: {error}")) }
     }
 }
 

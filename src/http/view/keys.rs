@@ -165,7 +165,7 @@ fn to_hex(bytes: &[u8]) -> String {
 /// None where it is not a key that can be looked for.
 fn from_hex(hex: &str) -> Option<Vec<u8>> {
     let digits = hex.as_bytes();
-    if digits.is_empty() || digits.len() % 2 != 0 || digits.len() > 2 * KEY_BYTES_MAX {
+    if digits.is_empty() || !digits.len().is_multiple_of(2) || digits.len() > 2 * KEY_BYTES_MAX {
         return None;
     }
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
