@@ -214,3 +214,144 @@ fn flow(out: &mut Exposition, figures: &Figures<'_>) {
     kept.sample(&[("written", &"yes")], counts.kept);
     kept.sample(&[("written", &"no")], counts.spared);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simpledynamo_actors::{bridge::LinkFigures, messages::Member, metrics::CommandKind};
+    use simpledynamo_protocol::{
+        command::{Command, Reply},
+        ring::NodeId,
+        routing::Verdict,
+    };
+    use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+    /// The text of a node with a peer and a request, so that every family has samples.
+    fn text() -> String {
+        let metrics = Metrics::default();
+        let get = CommandKind::from(&Command::Get);
+        metrics.ended(get, &Verdict::Reply(Reply::Nil), Duration::from_micros(300));
+        let peer = NodeId(7);
+        let member = Member {
+            id: peer,
+            peer: ([127, 0, 0, 1], 1).into(),
+            position: String::new(),
+            share: 0.5,
+            standing: Standing::Suspected,
+        };
+        let link = LinkFigures { peer, connected: true, waiting: 5, sent: [1; FAMILIES.len()] };
+        render(&Figures {
+            status: &Status::default(),
+            table: &Table { me: NodeId(5), nodes: vec![member] },
+            traffic: &Traffic { links: vec![link], ..Traffic::default() },
+            metrics: &metrics,
+            flow: Counts::default(),
+            started: 1,
+            resident: 2,
+            streams: 3,
+        })
+    }
+
+    /// Every name with its type.
+    fn exported() -> BTreeMap<String, String> {
+        let text = text();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let pairs = types.filter_map(|line| line.split_once(' '));
+        let pairs = pairs.map(|(name, kind)| (name.to_owned(), kind.to_owned()));
+        let exported: BTreeMap<_, _> = pairs.collect();
+        let families = text.lines().filter(|line| line.starts_with("# TYPE ")).count();
+        assert_eq!(exported.len(), families, "a name comes once");
+        exported
+    }
+
+    fn document(name: &str) -> String {
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
+    }
+
+    /// The metrics that an expression names.
+    fn named(expression: &str) -> Vec<&str> {
+        let words = expression.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        words.filter(|word| word.starts_with("dynamo_")).collect()
+    }
+
+    fn check(expression: &str, exported: &BTreeMap<String, String>) {
+        for name in named(expression) {
+            let of_histogram = ["_bucket", "_sum", "_count"].iter().any(|suffix| {
+                let family = name.strip_suffix(suffix).and_then(|name| exported.get(name));
+                family.is_some_and(|kind| kind == "histogram")
+            });
+            let plain = exported.get(name).is_some_and(|kind| kind != "histogram");
+            assert!(plain || of_histogram, "{name} in `{expression}` is exported by no node");
+        }
+    }
+
+    #[test]
+    fn names_and_samples_are_as_prometheus_wants_them() {
+        let (text, exported) = (text(), exported());
+        for (name, kind) in &exported {
+            assert!(name.starts_with("dynamo_"), "{name}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} has no help");
+            let sample = |line: &&str| line.starts_with(name.as_str());
+            assert!(text.lines().any(|line| sample(&line)), "{name} has no sample");
+        }
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let (_, value) = line.rsplit_once(' ').unwrap();
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            check(line.split(['{', ' ']).next().unwrap(), &exported);
+        }
+        let bucket = "dynamo_request_duration_seconds_bucket{command=\"get\",le=\"0.000512\"} 1\n";
+        assert!(text.contains(bucket), "{text}");
+        assert!(text.contains("dynamo_peer_suspected{peer=\"7\"} 1\n"));
+    }
+
+    #[test]
+    fn the_documentation_has_every_metric_with_its_type() {
+        let text = document("operations.md");
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `dynamo_"));
+        let rows = rows.filter_map(|row| row.split_once("` | "));
+        let told: BTreeMap<_, _> = rows
+            .map(|(name, rest)| {
+                let name = name.split('{').next().unwrap_or_default();
+                (format!("dynamo_{name}"), rest.split(' ').next().unwrap_or_default().to_owned())
+            })
+            .collect();
+        assert_eq!(told, exported());
+    }
+
+    #[test]
+    fn the_dashboard_shows_what_is_exported() {
+        let dashboard: serde_json::Value =
+            serde_json::from_str(&document("operations/grafana.json")).unwrap();
+        let exported = exported();
+        let panels = dashboard["panels"].as_array().unwrap();
+        assert!(panels.len() > 10);
+        for panel in panels {
+            assert!(!panel["title"].as_str().unwrap().is_empty());
+            for target in panel["targets"].as_array().unwrap() {
+                let expression = target["expr"].as_str().unwrap();
+                assert!(!named(expression).is_empty(), "{expression}");
+                check(expression, &exported);
+            }
+        }
+    }
+
+    #[test]
+    fn the_alerts_watch_what_is_exported() {
+        let rules: serde_json::Value =
+            serde_norway::from_str(&document("operations/alerts.yml")).unwrap();
+        let exported = exported();
+        let rules = rules["groups"][0]["rules"].as_array().unwrap().clone();
+        assert!(rules.len() > 5);
+        for rule in rules {
+            for field in ["alert", "expr", "for"] {
+                assert!(rule[field].is_string(), "{field} of {rule}");
+            }
+            assert!(rule["annotations"]["summary"].is_string(), "{rule}");
+            assert!(rule["labels"]["severity"].is_string(), "{rule}");
+            let expression = rule["expr"].as_str().unwrap();
+            assert!(expression.contains("up{") || !named(expression).is_empty(), "{expression}");
+            check(expression, &exported);
+        }
+    }
+}
