@@ -30,11 +30,19 @@ pub fn peer_frames(bytes: &[u8]) {
     let decoder = Decoder::new(FRAME_BYTES);
     let mut input = BytesMut::from(bytes);
     while let Ok(Some(decoded)) = decoder.decode(&mut input) {
-        let Decoded::Message(message) = decoded else { continue };
+        let (message, trace) = match decoded {
+            Decoded::Message(message) => (message, None),
+            Decoded::Traced(message, trace) => (message, Some(trace)),
+            Decoded::Unknown(_) => continue,
+        };
         let mut frame = BytesMut::new();
-        let size = encode(&message, &mut frame, FRAME_BYTES);
+        let size = encode(&message, trace.as_ref(), &mut frame, FRAME_BYTES);
         assert_eq!(size, Ok(frame.len()), "{message} came in a frame and fits in none");
-        assert_eq!(decoder.decode(&mut frame), Ok(Some(Decoded::Message(message))));
+        let again = match trace {
+            Some(trace) => Decoded::Traced(message, trace),
+            None => Decoded::Message(message),
+        };
+        assert_eq!(decoder.decode(&mut frame), Ok(Some(again)));
     }
 }
 
@@ -78,7 +86,7 @@ mod tests {
         let prepare = Prepare { key: "greeting".into(), ballot: Ballot::default() };
         let mut frames = BytesMut::new();
         for message in [Message::from(Missed {}), prepare.into()] {
-            encode(&message, &mut frames, FRAME_BYTES).unwrap();
+            encode(&message, None, &mut frames, FRAME_BYTES).unwrap();
         }
         let (key, value) = storage::fuzz_seed();
         let mut row = vec![u8::try_from(key.len()).unwrap()];

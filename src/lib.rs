@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod flow;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod http;

@@ -13,7 +13,7 @@ use crate::{
     pidfile::{Claimed, PidFile},
     resp::{self, ClientSettings},
 };
-use simpledynamo_actors::{bridge::net::Tcp, node};
+use simpledynamo_actors::{bridge::net::Tcp, flow::Reader, node};
 use simpledynamo_protocol::ring::NodeId;
 use std::{fmt, io, net::SocketAddr, path::Path};
 use tokio::{
@@ -68,25 +68,35 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
     let (handle, mut stopper) =
         started.map_err(|error| other(&format!("node {id} cannot start"), &error))?;
     let (stop, stopped) = watch::channel(false);
-    let password = cluster.password.clone().map(|password| password.0);
+    let pages_settings = http::HttpSettings {
+        me: id,
+        ring: settings.ring.clone(),
+        nodes: cluster.nodes.clone(),
+        password: cluster.password.clone(),
+    };
     let asked = http::Asked::from(&handle);
+    let flow = handle.flow.clone();
+    write_flow_on_panic(flow.clone());
     let client_settings = ClientSettings {
         limits: settings.limits,
-        password: password.clone(),
+        password: cluster.password.clone().map(|password| password.0),
         ring: settings.ring,
         me: id,
         write_quorum: settings.write_quorum,
     };
     let mut fronts = JoinSet::new();
     fronts.spawn_local(resp::serve(clients, handle, client_settings, stopped.clone()));
-    fronts.spawn_local(http::serve(pages, asked, password, stopped));
+    fronts.spawn_local(http::serve(pages, asked, pages_settings, stopped));
     let Node { client, peer, http, .. } = me;
     log::info!("node {id} is up: clients on {client}, peers on {peer}, http on {http}");
 
     let end = tokio::select! {
         () = signals.next() => Ok(()),
         // No orderly stop: it would note that all was kept, and the store has just said otherwise.
-        why = stopper.failed() => return Err(ServeError::Other(format!("node {id} ended: {why}"))),
+        why = stopper.failed() => {
+            flow.crash("the node ended itself");
+            return Err(ServeError::Other(format!("node {id} ended: {why}")));
+        }
         Some(early) = fronts.join_next() => Err(ended_early(early)),
     };
     log::info!("stopping");
@@ -100,6 +110,15 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
         () = signals.next() => log::warn!("a second signal: stopping at once"),
     }
     end
+}
+
+/// Has a panic, which ends the process, write down what is remembered of recent requests.
+fn write_flow_on_panic(flow: Reader) {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        flow.crash("a panic");
+    }));
 }
 
 /// A front end has ended although nobody asked it to: half a node must not live on.

@@ -159,6 +159,7 @@ fn subcommands_that_users_rely_on_exist() {
         "resume",
         "start",
         "status",
+        "top",
         "check-config",
         "get",
         "set",
@@ -173,7 +174,9 @@ fn subcommands_that_users_rely_on_exist() {
     for option in ["--config", "--data-dir"] {
         assert!(help.contains(option), "{option} is gone from:\n{help}");
     }
-    assert!(dynamo(&["status", "--help"]).contains("--json"));
+    for option in ["--json", "--watch"] {
+        assert!(dynamo(&["status", "--help"]).contains(option), "status {option} is gone");
+    }
 }
 
 /// `dynamo X` or `cargo run --release -- X` in a text, for every X.
@@ -207,7 +210,10 @@ fn commands_of_the_texts_exist() {
         }
     }
     let readme = read("README.md");
-    for command in ["cargo run --release -- up", "cargo test --workspace", "tests/clients/run"] {
+    let scripts = ["tests/clients/run", "tests/page/run"];
+    for command in
+        ["cargo run --release -- up", "cargo test --workspace"].into_iter().chain(scripts)
+    {
         assert!(readme.contains(command), "README.md does not name `{command}`");
     }
 }

@@ -11,26 +11,40 @@ use tokio::time::Instant;
 #[derive(Clone)]
 pub struct Clock {
     origin: Instant,
-    wall: Rc<dyn Fn() -> WallMillis>,
+    /// Microseconds since the Unix epoch.
+    wall: Rc<dyn Fn() -> u64>,
 }
 
 impl Clock {
     /// The machine's clocks. The monotonic one is tokio's, so that a simulation can move it.
     #[must_use]
     pub fn system() -> Clock {
-        Clock::with_wall(system_wall)
+        Clock { origin: Instant::now(), wall: Rc::new(system_wall) }
     }
 
     /// The machine's monotonic clock with another wall clock: a simulated node's may be skewed.
     #[must_use]
     pub fn with_wall(wall: impl Fn() -> WallMillis + 'static) -> Clock {
+        let wall = move || wall().saturating_mul(MICROS);
         Clock { origin: Instant::now(), wall: Rc::new(wall) }
     }
 
     /// Both times now.
     #[must_use]
     pub fn now(&self) -> Now {
-        Now { mono: self.mono(), wall: (self.wall)() }
+        Now { mono: self.mono(), wall: (self.wall)() / MICROS }
+    }
+
+    /// The wall time now, microseconds since the Unix epoch; for people only.
+    #[must_use]
+    pub fn wall_micros(&self) -> u64 {
+        (self.wall)()
+    }
+
+    /// What [`Clock::mono`] counts from.
+    #[must_use]
+    pub fn origin(&self) -> Instant {
+        self.origin
     }
 
     /// The monotonic time now.
@@ -40,7 +54,10 @@ impl Clock {
     }
 }
 
-fn system_wall() -> WallMillis {
+/// In a millisecond.
+const MICROS: u64 = 1_000;
+
+fn system_wall() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

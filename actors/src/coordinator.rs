@@ -8,18 +8,25 @@
 use crate::{
     bridge::BridgeHandle,
     clock::Clock,
+    flow::{Cause, Recorder},
+    metrics::{Metrics, RoundWatch},
     replica::{Begin, Replica, ToReplica},
     router::{FromNode, Retired, Router, WakeAt},
 };
 use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
 use simpledynamo_protocol::{
-    effect::{Effect, Effects},
+    effect::{Effect, Effects, Note},
     message,
     record::Key,
     register::proposer::{Known, Proposer},
     ring::NodeId,
     time::Time,
 };
+use std::sync::Arc;
+
+mod story;
+
+use story::Story;
 
 /// Router → coordinator: a request, or a replica's answer.
 #[derive(Message, Debug)]
@@ -29,6 +36,8 @@ pub struct Take {
     pub from: NodeId,
     /// What.
     pub message: message::Message,
+    /// What flow records name as its cause.
+    pub cause: Cause,
 }
 
 /// Router → coordinator, when the time it asked for has come.
@@ -59,6 +68,10 @@ pub struct Ways {
     pub replica: Addr<Replica>,
     /// The peers.
     pub bridge: BridgeHandle,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
+    /// Takes down what is done.
+    pub recorder: Recorder,
 }
 
 /// The coordinator of one key.
@@ -69,6 +82,8 @@ pub struct Coordinator {
     effects: Effects,
     /// The wake that the router has been asked for and has not yet given.
     asked: Option<Time>,
+    watch: RoundWatch,
+    story: Story,
     #[cfg(feature = "broken-rules")]
     tamper: crate::harness::broken::Tamper,
 }
@@ -78,12 +93,15 @@ impl Coordinator {
     #[must_use]
     pub fn new(key: Key, ways: Ways, proposer: Proposer) -> Coordinator {
         let proposer = Some(proposer);
+        let (effects, watch, story) = (Effects::new(), RoundWatch::default(), Story::default());
         Coordinator {
             key,
             ways,
             proposer,
-            effects: Effects::new(),
+            effects,
             asked: None,
+            watch,
+            story,
             #[cfg(feature = "broken-rules")]
             tamper: Default::default(),
         }
@@ -103,31 +121,56 @@ impl Coordinator {
 
     /// What the proposer is given, and gives: as they are, unless a rule is taken out.
     #[cfg(feature = "broken-rules")]
-    fn step(&mut self, step: impl FnOnce(&mut Proposer, &mut Effects)) {
+    fn step(&mut self, cause: Cause, step: impl FnOnce(&mut Proposer, &mut Effects)) {
         let Some(proposer) = &mut self.proposer else { return };
         self.tamper.step(proposer, self.ways.clock.now(), &mut self.effects, step);
-        self.carry_out();
+        self.carry_out(cause);
     }
 
     #[cfg(not(feature = "broken-rules"))]
-    fn step(&mut self, step: impl FnOnce(&mut Proposer, &mut Effects)) {
+    fn step(&mut self, cause: Cause, step: impl FnOnce(&mut Proposer, &mut Effects)) {
         let Some(proposer) = &mut self.proposer else { return };
         step(proposer, &mut self.effects);
-        self.carry_out();
+        self.carry_out(cause);
     }
 
-    fn carry_out(&mut self) {
-        let Ways { me, router, replica, bridge, .. } = &self.ways;
+    /// Does what the state machine wants; `cause` is what it was told.
+    fn carry_out(&mut self, cause: Cause) {
+        let Ways { me, router, replica, bridge, metrics, recorder, .. } = &self.ways;
+        let from = *me;
+        let mut cause = Cause { keep: self.story.keeps(cause), ..cause };
         for effect in self.effects.drain(..) {
+            self.watch.sent(*me, &effect, metrics);
             match effect {
-                Effect::Send { to, message } if to != *me => {
-                    bridge.send(to, &message);
+                Effect::Send { to, message } => {
+                    let origin = self.story.origin(cause, &message);
+                    if to != from {
+                        bridge.send(to, &message, origin);
+                        continue;
+                    }
+                    let cause = recorder.local(&message, origin);
+                    if let answer @ message::Message::Answer(_) = message {
+                        router.do_send(FromNode { from, message: answer, cause });
+                    } else {
+                        replica.do_send(ToReplica { from, message, cause });
+                    }
                 }
-                Effect::Send { message: answer @ message::Message::Answer(_), .. } => {
-                    router.do_send(FromNode { from: *me, message: answer });
+                Effect::Begin { key, above } => replica.do_send(Begin { key, above, cause }),
+                Effect::Note(note) => {
+                    let id = recorder.record(|record| {
+                        story::describe(record, note, from, &self.key, cause);
+                    });
+                    // What follows in the list is caused by what was decided; a request that joins
+                    // a round changes nothing about the round.
+                    match note {
+                        Note::Serves { .. } => {}
+                        Note::Round { .. } => (cause.id, self.story.round) = (id, id),
+                        Note::Quorum { .. }
+                        | Note::WriteBack
+                        | Note::GivenUp { .. }
+                        | Note::BackOff { .. } => cause.id = id,
+                    }
                 }
-                Effect::Send { message, .. } => replica.do_send(ToReplica { from: *me, message }),
-                Effect::Begin { key, above } => replica.do_send(Begin { key, above }),
                 // Only an acceptor persists.
                 Effect::Persist(_) => {}
             }
@@ -148,13 +191,20 @@ impl Handler<Take> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, take: Take, _: &mut Context<Self>) {
+        if self.proposer.is_none() {
+            return;
+        }
         let now = self.ways.clock.now();
+        self.watch.heard(&take.message);
+        if self.ways.recorder.is_on() {
+            self.story.asked(&take.message, take.cause);
+        }
         #[cfg(feature = "broken-rules")]
         let takes = self.tamper.incoming(take.from, take.message);
         #[cfg(not(feature = "broken-rules"))]
         let takes = [(take.from, take.message)];
         for (from, message) in takes {
-            self.step(|proposer, out| proposer.message(now, from, message, out));
+            self.step(take.cause, |proposer, out| proposer.message(now, from, message, out));
         }
     }
 }
@@ -165,7 +215,10 @@ impl Handler<Wake> for Coordinator {
     fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
         self.asked = None;
         let now = self.ways.clock.now();
-        self.step(|proposer, out| proposer.wake(now, out));
+        // What silence leads to is caused by the round that met it.
+        let (id, at) = (self.story.round, self.ways.recorder.now());
+        let cause = Cause { id, at, keep: false };
+        self.step(cause, |proposer, out| proposer.wake(now, out));
     }
 }
 

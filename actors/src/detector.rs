@@ -6,16 +6,23 @@
 //! so that it compares digests at once: one that was merely paused could not know.
 
 use crate::{
-    bridge::BridgeHandle, clock::Clock, membership::Membership, messages::Standing, router::Router,
+    bridge::BridgeHandle,
+    clock::Clock,
+    flow::{Actor as Part, Cause, Event, RecordId, Recorder},
+    membership::Membership,
+    messages::Standing,
+    metrics::Metrics,
+    router::Router,
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use simpledynamo_protocol::{
     message::{Alive, Ask, Missed, Probe},
+    recent::OpId,
     ring::NodeId,
     suspicion::{Change, Suspicion},
     time::Time,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// How often due probes are looked for; probes themselves go out every
 /// [`PROBE_EVERY`](simpledynamo_protocol::suspicion::PROBE_EVERY).
@@ -31,6 +38,10 @@ pub struct TimedOut {
     pub sent: Time,
     /// When the router last heard anything of the node.
     pub heard: Option<Time>,
+    /// The operation that waited.
+    pub op: OpId,
+    /// What flow records name as its cause.
+    pub cause: RecordId,
 }
 
 /// Router, bridge → detector: something came from a suspected node.
@@ -50,6 +61,8 @@ pub struct Probed {
     pub node: NodeId,
     /// Its question.
     pub probe: Probe,
+    /// What flow records name as its cause.
+    pub cause: Cause,
 }
 
 /// Detector → router, membership: what is believed of a node has changed.
@@ -62,12 +75,25 @@ pub struct StandingChanged {
     pub standing: Standing,
 }
 
+/// To whom the detector speaks.
+pub struct Ways {
+    /// The node's clocks.
+    pub clock: Clock,
+    /// The peers.
+    pub bridge: BridgeHandle,
+    /// The own router.
+    pub router: Addr<Router>,
+    /// The membership table.
+    pub membership: Addr<Membership>,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
+    /// Takes down what is done.
+    pub recorder: Recorder,
+}
+
 /// The failure detector of one node.
 pub struct Detector {
-    clock: Clock,
-    bridge: BridgeHandle,
-    router: Addr<Router>,
-    membership: Addr<Membership>,
+    ways: Ways,
     suspicion: Suspicion,
     ask: Ask,
 }
@@ -75,31 +101,37 @@ pub struct Detector {
 impl Detector {
     /// A detector that trusts all `peers`. `ask` names its probes.
     #[must_use]
-    pub fn new(
-        peers: impl IntoIterator<Item = NodeId>,
-        clock: Clock,
-        bridge: BridgeHandle,
-        router: Addr<Router>,
-        membership: Addr<Membership>,
-        ask: Ask,
-    ) -> Detector {
-        Detector { clock, bridge, router, membership, suspicion: Suspicion::new(peers), ask }
+    pub fn new(peers: impl IntoIterator<Item = NodeId>, ways: Ways, ask: Ask) -> Detector {
+        Detector { ways, suspicion: Suspicion::new(peers), ask }
     }
 
-    fn publish(&self, change: Change) {
+    /// Tells of a change; `because` of an operation that found nobody.
+    fn publish(&self, change: Change, because: Option<(OpId, RecordId)>) {
         let (node, standing) = match change {
             Change::Suspected(node) => {
-                log::warn!("node {node} does not answer: its keys go to their next replica");
+                self.ways.metrics.suspicions.increment();
+                let op = because.map_or_else(String::new, |(op, _)| format!(" ({op})"));
+                log::warn!("node {node} does not answer: its keys go to their next replica{op}");
+                self.ways.recorder.node_fact(Event::Suspect, node, |record| {
+                    record.from.actor = Part::Detector;
+                    if let Some((op, cause)) = because {
+                        (record.request, record.cause) = (op, cause);
+                    }
+                });
                 (node, Standing::Suspected)
             }
             Change::Trusted(node, after) => {
                 log::info!("node {node} answers again after {} ms", after.as_millis());
-                self.bridge.send(node, &Missed {}.into());
+                self.ways.recorder.node_fact(Event::Trust, node, |record| {
+                    record.from.actor = Part::Detector;
+                    record.handling = u32::try_from(after.as_micros()).unwrap_or(u32::MAX);
+                });
+                self.ways.bridge.send(node, &Missed {}.into(), Cause::NONE);
                 (node, Standing::Trusted)
             }
         };
-        self.router.do_send(StandingChanged { node, standing });
-        self.membership.do_send(StandingChanged { node, standing });
+        self.ways.router.do_send(StandingChanged { node, standing });
+        self.ways.membership.do_send(StandingChanged { node, standing });
     }
 }
 
@@ -108,9 +140,10 @@ impl Actor for Detector {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(TICK, |detector, _| {
-            for node in detector.suspicion.due(detector.clock.mono()) {
+            for node in detector.suspicion.due(detector.ways.clock.mono()) {
                 detector.ask.n += 1;
-                detector.bridge.send(node, &Probe { ask: detector.ask }.into());
+                let probe = Probe { ask: detector.ask };
+                detector.ways.bridge.send(node, &probe.into(), Cause::NONE);
             }
         });
     }
@@ -123,9 +156,10 @@ impl Handler<TimedOut> for Detector {
         if report.heard.is_some_and(|heard| heard >= report.sent) {
             return;
         }
-        if let Some(change) = self.suspicion.timed_out(self.clock.mono(), report.node, report.sent)
+        if let Some(change) =
+            self.suspicion.timed_out(self.ways.clock.mono(), report.node, report.sent)
         {
-            self.publish(change);
+            self.publish(change, Some((report.op, report.cause)));
         }
     }
 }
@@ -134,8 +168,8 @@ impl Handler<Heard> for Detector {
     type Result = ();
 
     fn handle(&mut self, heard: Heard, _: &mut Context<Self>) {
-        if let Some(change) = self.suspicion.heard(self.clock.mono(), heard.node) {
-            self.publish(change);
+        if let Some(change) = self.suspicion.heard(self.ways.clock.mono(), heard.node) {
+            self.publish(change, None);
         }
     }
 }
@@ -143,7 +177,7 @@ impl Handler<Heard> for Detector {
 impl Handler<Probed> for Detector {
     type Result = ();
 
-    fn handle(&mut self, Probed { node, probe }: Probed, _: &mut Context<Self>) {
-        self.bridge.send(node, &Alive { ask: probe.ask }.into());
+    fn handle(&mut self, Probed { node, probe, cause }: Probed, _: &mut Context<Self>) {
+        self.ways.bridge.send(node, &Alive { ask: probe.ask }.into(), cause);
     }
 }

@@ -26,6 +26,8 @@
 //! | [`scan`] | keys of the whole ring |
 //! | [`bridge`] | the same messages to and from other nodes |
 //!
+//! [`flow`] takes down what they do, for people who ask.
+//!
 //! With the feature `harness` there is also `harness`: whole nodes on simulated time and network,
 //! with faults injected between them.
 //!
@@ -37,11 +39,13 @@ pub mod bridge;
 pub mod clock;
 pub mod coordinator;
 pub mod detector;
+pub mod flow;
 #[cfg(feature = "harness")]
 pub mod harness;
 mod known;
 pub mod membership;
 pub mod messages;
+pub mod metrics;
 pub mod node;
 pub mod replica;
 pub mod router;

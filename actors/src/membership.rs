@@ -15,7 +15,8 @@ use crate::{
     bridge::{BridgeHandle, PeerIdentity},
     coordinator::Forget,
     detector::StandingChanged,
-    messages::{AskStatus, AskTable, Member, Phase, Standing, Status, Table},
+    flow::Cause,
+    messages::{AskStatus, AskTable, AskTraffic, Member, Phase, Standing, Status, Table, Traffic},
     node::Fatal,
     replica::{Part, Replica, Shared},
     router::{AskFigures, Enter, Restarted, Router},
@@ -145,7 +146,7 @@ impl Membership {
             return self.admit();
         }
         for peer in &silent {
-            self.ways.bridge.send(*peer, &Greet { store }.into());
+            self.ways.bridge.send(*peer, &Greet { store }.into(), Cause::NONE);
         }
         self.greetings += 1;
         if self.greetings.is_multiple_of(MENTION_EVERY) {
@@ -225,7 +226,7 @@ impl Membership {
             if let (Ok(()), Ok(()), Ok(())) = forgotten {
                 let ceiling = shared.ceiling.load(Ordering::SeqCst);
                 let welcome = Welcome { store, known_store, incarnation, ceiling };
-                bridge.send(from, &welcome.into());
+                bridge.send(from, &welcome.into(), Cause::NONE);
             }
         });
     }
@@ -374,6 +375,22 @@ impl Handler<AskStatus> for Membership {
                 hedges: figures.hedges,
                 ..status
             }
+        })
+    }
+}
+
+impl Handler<AskTraffic> for Membership {
+    type Result = MessageResult<AskTraffic>;
+
+    fn handle(&mut self, _: AskTraffic, _: &mut Context<Self>) -> Self::Result {
+        let Ways { bridge, shared, .. } = &self.ways;
+        MessageResult(Traffic {
+            counters: bridge.counters(),
+            links: bridge.links(),
+            frames_per_write: bridge.frames_per_write(),
+            queued: shared.queued.load(Ordering::Relaxed) as u64,
+            queued_bytes: shared.waiting.load(Ordering::Relaxed) as u64,
+            disk_bytes: shared.disk_bytes.load(Ordering::Relaxed),
         })
     }
 }

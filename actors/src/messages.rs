@@ -3,6 +3,11 @@
 //! What travels between nodes is [`simpledynamo_protocol::message::Message`]; here is what the
 //! actors of one node say to each other, and what the front ends (client protocol, http) may ask.
 
+use crate::{
+    bridge::{Counters, LinkFigures},
+    flow::Reader,
+    metrics::{Metrics, Reading},
+};
 use actix::{Message, Recipient};
 use simpledynamo_protocol::{
     command::{Command, Reply},
@@ -11,7 +16,7 @@ use simpledynamo_protocol::{
     record::{Key, Record},
     ring::NodeId,
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 use tokio::sync::oneshot;
 
 /// Front end → router, for each single-key command. The answer comes through `reply`; a dropped
@@ -23,6 +28,8 @@ pub struct Execute {
     pub key: Key,
     /// What to do.
     pub command: Command,
+    /// Write its flow records down whatever becomes of it.
+    pub keep: bool,
     /// Where the end goes.
     pub reply: oneshot::Sender<Completed>,
 }
@@ -183,6 +190,28 @@ pub struct Status {
     pub committed: u64,
 }
 
+/// http → membership: what the bridge and the writer's queue have to do just now.
+#[derive(Message, Clone, Debug)]
+#[rtype(result = "Traffic")]
+pub struct AskTraffic;
+
+/// What passes between the nodes, and to the disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// The bridge since its start.
+    pub counters: Counters,
+    /// The link to each peer.
+    pub links: Vec<LinkFigures>,
+    /// How many frames went with one write.
+    pub frames_per_write: Reading,
+    /// Operations that wait for the writer.
+    pub queued: u64,
+    /// Bytes of these.
+    pub queued_bytes: u64,
+    /// Bytes of the disk that the store takes.
+    pub disk_bytes: u64,
+}
+
 /// A node's phases.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
@@ -212,4 +241,10 @@ pub struct NodeHandle {
     pub table: Recipient<AskTable>,
     /// The membership table.
     pub status: Recipient<AskStatus>,
+    /// The membership table.
+    pub traffic: Recipient<AskTraffic>,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
+    /// What was taken down of recent requests.
+    pub flow: Reader,
 }

@@ -8,10 +8,12 @@ use crate::{
     bridge::{Bridge, BridgeHandle, Inbound, PeerIdentity, net::Net},
     clock::Clock,
     coordinator,
-    detector::{Detector, Heard, Probed},
+    detector::{self, Detector, Heard, Probed},
+    flow::{self, Cause, Recorder},
     membership::{self, Membership, Met},
     messages::NodeHandle,
-    replica::{Chains, Locals, Queue, Replica, Shared, ToReplica, Voice, Writer, askers},
+    metrics::Metrics,
+    replica::{Chains, Locals, Queue, Replica, Shared, ToReplica, Voice, Watch, Writer, askers},
     router::{FromNode, Router},
     scan::{self, Scan},
     settings::{Durability, Replication, Settings},
@@ -110,6 +112,8 @@ pub struct Stopper {
     store: Arc<CachedStore<Arc<dyn Store>>>,
     failed: watch::Receiver<Option<String>>,
     identity: Arc<Mutex<Identity>>,
+    recorder: Recorder,
+    flow_writer: Option<JoinHandle<()>>,
 }
 
 impl Stopper {
@@ -126,6 +130,13 @@ impl Stopper {
         self.bridge.stop();
         self.replica.do_send(crate::replica::Close);
         if let Some(writer) = self.writer.take() {
+            // Err: it panicked, which the panic hook has told.
+            let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+        let me = self.recorder.reader();
+        self.recorder.node_fact(flow::Event::Stop, NodeId(0), |_| {});
+        me.close();
+        if let Some(writer) = self.flow_writer.take() {
             // Err: it panicked, which the panic hook has told.
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
         }
@@ -154,7 +165,7 @@ pub async fn start<N: Net>(
     let cache = RecordCache::new(settings.limits.cache_bytes);
     let parts =
         Parts { settings, identity, store: Arc::new(CachedStore::new(store, cache)), clock };
-    wire(net, parts, |writer, replica| writer.spawn(replica).map(Some)).await
+    wire(net, parts, true, |writer, replica| writer.spawn(replica).map(Some)).await
 }
 
 /// What the node's directory must be.
@@ -177,10 +188,12 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
 }
 
-/// Starts the actors over an open store; `drive` lets the writer run.
+/// Starts the actors over an open store; `drive` lets the writer run. Flow records are written to
+/// files where `write_flow` says so, and are otherwise in memory only.
 pub(crate) async fn wire<N: Net>(
     net: N,
     Parts { settings, identity, store, clock }: Parts,
+    write_flow: bool,
     drive: impl FnOnce(Writer, Addr<Replica>) -> io::Result<Option<JoinHandle<()>>>,
 ) -> Result<(NodeHandle, Stopper), StartError> {
     let (me, incarnation) = (settings.me, identity.incarnation());
@@ -191,29 +204,52 @@ pub(crate) async fn wire<N: Net>(
     let (tell, failed) = watch::channel(None);
     let fatal = Fatal { tell: Arc::new(tell), identity: identity.clone() };
 
+    let flow = settings.data_dir.join(flow::files::DIRECTORY);
+    let flow = write_flow.then_some(flow);
+    let (recorder, flow_writer) =
+        Recorder::start(me, incarnation, &settings.flow, flow.as_deref(), clock.clone())?;
+    let time_from = recorder.is_on().then(|| clock.origin());
+
     let meta = store.meta()?;
     let durable = Durable { ceiling: meta.ceiling, absent_floor: meta.absent_floor };
     let kept = store.chains()?;
     let voice = voice(&settings, incarnation, durable, &kept, standing, &clock);
     let ring = settings.ring.clone();
+    let metrics = Arc::new(Metrics::default());
+    let watch = Watch { metrics: metrics.clone(), time_from };
+    let (durability, its_store) = (settings.durability, store.clone());
     let (writer, queue, shared) =
-        Writer::new(voice, store.clone(), settings.durability, ring, clock.clone(), fatal.clone())?;
+        Writer::new(voice, its_store, durability, ring, clock.clone(), fatal.clone(), watch)?;
 
     let actors = Contexts::default();
     let addresses = actors.addresses();
     let bridge = {
-        let door = Door { addresses: addresses.clone(), identity: identity.clone() };
-        Bridge::start(net, &settings, myself, door).await?
+        let (addresses, identity) = (addresses.clone(), identity.clone());
+        let door = Door { addresses, identity, recorder: recorder.clone() };
+        Bridge::start(net, &settings, myself, &recorder, door).await?
     };
-    let node = Node { addresses, bridge: bridge.clone(), clock, settings, incarnation, fatal };
+    let flow = recorder.reader();
+    let bridge_of_node = bridge.clone();
+    let node = Node {
+        addresses,
+        bridge: bridge_of_node,
+        clock,
+        settings,
+        incarnation,
+        fatal,
+        metrics,
+        recorder,
+    };
     let replica = node.replica(store.clone(), queue, standing);
     let membership = node.membership(identity.clone(), shared);
     actors.run(&node, replica, membership, voter);
 
     let replica = node.addresses.replica.clone();
     let writer = drive(writer, replica.clone())?;
-    let stopper = Stopper { bridge, replica, writer, store, failed, identity };
-    Ok((node.addresses.handle(), stopper))
+    let recorder = node.recorder.clone();
+    let stopper =
+        Stopper { bridge, replica, writer, store, failed, identity, recorder, flow_writer };
+    Ok((node.addresses.handle(node.metrics, flow), stopper))
 }
 
 /// What decides in the writer.
@@ -246,6 +282,8 @@ struct Node {
     settings: Settings,
     incarnation: u64,
     fatal: Fatal,
+    metrics: Arc<Metrics>,
+    recorder: Recorder,
 }
 
 impl Node {
@@ -260,7 +298,8 @@ impl Node {
     fn router(&self) -> Router {
         let Addresses { router, replica, detector, .. } = self.addresses.clone();
         let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.clone());
-        let ways = coordinator::Ways { me, clock, router, replica, bridge };
+        let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
+        let ways = coordinator::Ways { me, clock, router, replica, bridge, metrics, recorder };
         Router::new(self.settings.clone(), self.incarnation, ways, detector)
     }
 
@@ -273,14 +312,18 @@ impl Node {
         let Addresses { router, sync, scan, membership, .. } = self.addresses.clone();
         let locals = Locals { router, sync, scan, membership };
         let (bridge, part) = (self.bridge.clone(), (standing, self.has_chains()));
-        Replica::new(self.settings.me, store, queue, part, bridge, locals, self.fatal.clone())
+        let (me, fatal, recorder) = (self.settings.me, self.fatal.clone(), self.recorder.clone());
+        Replica::new(me, store, queue, part, bridge, locals, fatal, recorder)
     }
 
     fn detector(&self) -> Detector {
         let Addresses { router, membership, .. } = self.addresses.clone();
         let peers = self.settings.peers.iter().map(|peer| peer.id);
         let ask = self.ask(askers::DETECTOR);
-        Detector::new(peers, self.clock.clone(), self.bridge.clone(), router, membership, ask)
+        let (clock, bridge) = (self.clock.clone(), self.bridge.clone());
+        let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
+        let ways = detector::Ways { clock, bridge, router, membership, metrics, recorder };
+        Detector::new(peers, ways, ask)
     }
 
     fn membership(&self, identity: Arc<Mutex<Identity>>, shared: Arc<Shared>) -> Membership {
@@ -295,7 +338,8 @@ impl Node {
         let ring = self.settings.ring.clone();
         let catch_up = CatchUp::new(me, ring.clone(), learner, self.ask(askers::CATCH_UP));
         let sweep = Sweep::new(me, ring, self.settings.tombstone_grace, self.ask(askers::SWEEP));
-        let ways = sync::Ways { me, clock, router, replica, membership, bridge };
+        let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
+        let ways = sync::Ways { me, clock, router, replica, membership, bridge, metrics, recorder };
         Sync::new(ways, catch_up, sweep, self.has_chains())
     }
 
@@ -357,7 +401,7 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn handle(self) -> NodeHandle {
+    fn handle(self, metrics: Arc<Metrics>, flow: flow::Reader) -> NodeHandle {
         NodeHandle {
             execute: self.router.recipient(),
             scan: self.scan.clone().recipient(),
@@ -365,7 +409,10 @@ impl Addresses {
             local_get: self.replica.clone().recipient(),
             local_page: self.replica.recipient(),
             table: self.membership.clone().recipient(),
-            status: self.membership.recipient(),
+            status: self.membership.clone().recipient(),
+            traffic: self.membership.recipient(),
+            metrics,
+            flow,
         }
     }
 }
@@ -374,10 +421,11 @@ impl Addresses {
 struct Door {
     addresses: Addresses,
     identity: Arc<Mutex<Identity>>,
+    recorder: Recorder,
 }
 
 impl Inbound for Door {
-    fn deliver(&self, from: NodeId, message: Message) {
+    fn deliver(&self, from: NodeId, message: Message, cause: Cause) {
         let addresses = &self.addresses;
         match message {
             Message::Request(_)
@@ -386,7 +434,7 @@ impl Inbound for Door {
             | Message::Accepted(_)
             | Message::Refused(_)
             | Message::State(_)
-            | Message::NoVote(_) => addresses.router.do_send(FromNode { from, message }),
+            | Message::NoVote(_) => addresses.router.do_send(FromNode { from, message, cause }),
             Message::Prepare(_)
             | Message::Accept(_)
             | Message::Query(_)
@@ -402,12 +450,16 @@ impl Inbound for Door {
             | Message::Survey(_)
             | Message::Present(_)
             | Message::Attach(_)
-            | Message::Attached(_) => addresses.replica.do_send(ToReplica { from, message }),
-            Message::Announce(_) => {
-                addresses.router.do_send(FromNode { from, message: message.clone() });
-                addresses.replica.do_send(ToReplica { from, message });
+            | Message::Attached(_) => {
+                addresses.replica.do_send(ToReplica { from, message, cause });
             }
-            Message::Probe(probe) => addresses.detector.do_send(Probed { node: from, probe }),
+            Message::Announce(_) => {
+                addresses.router.do_send(FromNode { from, message: message.clone(), cause });
+                addresses.replica.do_send(ToReplica { from, message, cause });
+            }
+            Message::Probe(probe) => {
+                addresses.detector.do_send(Probed { node: from, probe, cause });
+            }
             Message::Alive(_) => addresses.detector.do_send(Heard { node: from }),
             Message::Digests(_) | Message::Listed(_) | Message::Records(_)
                 if message.asker() == Some(askers::SCAN) =>
@@ -417,10 +469,14 @@ impl Inbound for Door {
             Message::Digests(_) | Message::Listed(_) | Message::Records(_)
                 if message.asker() == Some(askers::CHAIN) =>
             {
-                addresses.replica.do_send(ToReplica { from, message });
+                addresses.replica.do_send(ToReplica { from, message, cause });
             }
             Message::Digests(_) | Message::Listed(_) | Message::Records(_) | Message::Missed(_) => {
                 addresses.sync.do_send(sync::FromReplica { from, message });
+            }
+            Message::Keep(keep) => {
+                let since = self.recorder.now().saturating_sub(u64::from(keep.ago) * 1_000);
+                self.recorder.keep(keep.op, &keep.key, since);
             }
             Message::Greet(_) | Message::Welcome(_) => {
                 addresses.membership.do_send(membership::FromPeer { from, message });

@@ -9,8 +9,10 @@
 use crate::{
     coordinator::{Coordinator, Forget, Retire, Take, Wake, Ways},
     detector::{Detector, Heard, StandingChanged, TimedOut},
+    flow::Cause,
     known::KnownCache,
     messages::{Completed, Execute, Phase, Standing, Verdict},
+    metrics::CommandKind,
     replica::ToReplica,
     settings::{Replication, Settings},
 };
@@ -29,6 +31,8 @@ use std::{
     time::Duration,
 };
 use tokio::sync::oneshot;
+
+mod story;
 
 /// How often time-outs are looked for. A retry is late by half of it on average.
 const TICK: Duration = Duration::from_millis(5);
@@ -56,6 +60,8 @@ pub struct FromNode {
     pub from: NodeId,
     /// What.
     pub message: message::Message,
+    /// What flow records name as its cause.
+    pub cause: Cause,
 }
 
 /// Coordinator → router: wake me then.
@@ -112,6 +118,17 @@ pub struct Figures {
     pub hedges: u64,
 }
 
+/// A client that waits.
+struct Client {
+    reply: oneshot::Sender<Completed>,
+    key: Key,
+    command: CommandKind,
+    since: Time,
+    /// The record of its command.
+    cause: Cause,
+    retried: bool,
+}
+
 enum Entry {
     /// Takes messages. `used` since it was last looked at for retirement.
     Alive { addr: Addr<Coordinator>, used: bool },
@@ -126,7 +143,9 @@ pub struct Router {
     phase: Phase,
     routing: Routing,
     steps: Vec<Step>,
-    clients: HashMap<u64, oneshot::Sender<Completed>>,
+    clients: HashMap<u64, Client>,
+    /// When the last decision was asked for.
+    decided: Time,
     suspected: BTreeSet<NodeId>,
     ways: Ways,
     detector: Addr<Detector>,
@@ -164,6 +183,7 @@ impl Router {
             routing,
             steps: Vec::new(),
             clients: HashMap::new(),
+            decided: Time::default(),
             suspected: BTreeSet::new(),
             ways,
             detector,
@@ -187,44 +207,66 @@ impl Router {
         decision: impl FnOnce(&mut Routing, Now, &dyn Fn(NodeId) -> bool, &mut Vec<Step>) -> R,
     ) -> R {
         let now = self.ways.clock.now();
+        self.decided = now.mono;
         let (me, voting, suspected) = (self.me, self.phase == Phase::Serving, &self.suspected);
         // A node that does not vote cannot coordinate: it is its own last choice.
         let doubtful = |node: NodeId| suspected.contains(&node) || node == me && !voting;
         decision(&mut self.routing, now, &doubtful, &mut self.steps)
     }
 
-    fn carry_out(&mut self, ctx: &mut Context<Self>) {
+    /// Does what was decided; `cause` is what the router was told.
+    fn carry_out(&mut self, cause: Cause, ctx: &mut Context<Self>) {
         // A step may finish an operation but never starts another, so the list only gets shorter.
         let mut steps = std::mem::take(&mut self.steps);
+        // The time-out that a further attempt follows.
+        let mut silent: Option<(OpId, Cause)> = None;
         for step in steps.drain(..) {
             match step {
-                Step::Ask { to, request } => self.ask(to, request, ctx),
-                Step::Finish { op, verdict } => self.finish(op, verdict),
-                Step::TimedOut { node, sent } if node != self.me => {
-                    let heard = self.routing.last_heard(node);
-                    self.detector.do_send(TimedOut { node, sent, heard });
+                Step::Ask { to, request } => {
+                    let silence = silent.filter(|(op, _)| *op == request.op);
+                    let cause = silence.map_or(cause, |(_, silence)| silence);
+                    self.ask(to, request, cause, ctx);
                 }
-                Step::TimedOut { .. } => {}
+                Step::Finish { op, verdict } => self.finish(op, verdict, cause),
+                Step::TimedOut { op, node, sent } => {
+                    let silence = self.note_silence(op, node, sent);
+                    silent = Some((op, silence));
+                    if node != self.me {
+                        let (heard, cause) = (self.routing.last_heard(node), silence.id);
+                        self.detector.do_send(TimedOut { node, sent, heard, op, cause });
+                    }
+                }
             }
         }
         // Back with its capacity: one allocation less an operation.
         self.steps = steps;
     }
 
-    fn ask(&mut self, to: NodeId, request: Request, ctx: &mut Context<Self>) {
+    fn ask(&mut self, to: NodeId, request: Request, cause: Cause, ctx: &mut Context<Self>) {
         if request.attempt > 1 {
             self.figures.retries += 1;
             log::debug!("{} key={} is tried again, at {to}", request.op, request.key);
         }
+        let cause = self.note_choice(to, &request, cause);
         if to == self.me {
-            self.coordinate(self.me, request, ctx);
+            let message = request.into();
+            let cause = self.ways.recorder.local(&message, cause.into());
+            if let message::Message::Request(request) = message {
+                self.coordinate(self.me, request, cause, ctx);
+            }
         } else {
-            self.ways.bridge.send(to, &request.into());
+            self.ways.bridge.send(to, &request.into(), cause);
         }
     }
 
-    fn finish(&mut self, op: OpId, verdict: routing::Verdict) {
+    fn finish(&mut self, op: OpId, verdict: routing::Verdict, cause: Cause) {
         self.figures.operations += 1;
+        let client = self.clients.remove(&op.seq);
+        if let Some(client) = &client {
+            let took = self.decided.since(client.since);
+            self.ways.metrics.ended(client.command, &verdict, took);
+            self.note_end(op, &verdict, client, cause);
+        }
         let verdict = match verdict {
             routing::Verdict::Reply(reply) => Verdict::Reply(reply),
             routing::Verdict::NotApplied(reason) => {
@@ -236,14 +278,20 @@ impl Router {
                 Verdict::Unknown
             }
         };
-        if let Some(client) = self.clients.remove(&op.seq) {
+        if let Some(client) = client {
             // A client that is gone does not need to know.
-            let _ = client.send(Completed { op, verdict });
+            let _ = client.reply.send(Completed { op, verdict });
         }
     }
 
     /// A request for a coordinator of this node.
-    fn coordinate(&mut self, from: NodeId, request: Request, ctx: &mut Context<Self>) {
+    fn coordinate(
+        &mut self,
+        from: NodeId,
+        request: Request,
+        cause: Cause,
+        ctx: &mut Context<Self>,
+    ) {
         let replica = self.settings.ring.replicas_of(&request.key).contains(&self.me);
         let refusal = match (replica, self.phase) {
             (false, _) => Some(Reason::NotReplica),
@@ -253,17 +301,18 @@ impl Router {
         let Some(reason) = refusal else {
             if self.settings.replication == Replication::Chain {
                 let message = request.into();
-                return self.ways.replica.do_send(ToReplica { from, message });
+                return self.ways.replica.do_send(ToReplica { from, message, cause });
             }
             let key = request.key.clone();
-            return self.hand_over(&key, Take { from, message: request.into() }, true);
+            return self.hand_over(&key, Take { from, message: request.into(), cause }, true);
         };
         let Request { op, attempt, .. } = request;
-        let answer = Answer { op, attempt, outcome: Outcome::NotProposed(reason) };
+        let message = Answer { op, attempt, outcome: Outcome::NotProposed(reason) }.into();
         if op.router == self.me {
-            ctx.notify(FromNode { from: self.me, message: answer.into() });
+            let cause = self.ways.recorder.local(&message, cause.into());
+            ctx.notify(FromNode { from: self.me, message, cause });
         } else {
-            self.ways.bridge.send(op.router, &answer.into());
+            self.ways.bridge.send(op.router, &message, cause);
         }
     }
 
@@ -376,7 +425,7 @@ impl Router {
         }
         if self.routing.next_wake().is_some_and(|at| at <= now) {
             self.decide(|routing, now, doubtful, out| routing.wake(now.mono, doubtful, out));
-            self.carry_out(ctx);
+            self.carry_out(Cause::NONE, ctx);
         }
     }
 }
@@ -412,28 +461,34 @@ impl Handler<Execute> for Router {
     type Result = ();
 
     fn handle(&mut self, execute: Execute, ctx: &mut Context<Self>) {
-        let Execute { key, command, reply } = execute;
+        let Execute { key, command, keep, reply } = execute;
         let full = self.routing.in_flight() >= self.settings.limits.requests;
         if full || self.phase == Phase::Starting {
             let reason = if full { Reason::Overloaded } else { Reason::Learning };
             let op = OpId { router: self.me, incarnation: self.incarnation, seq: 0 };
             self.figures.refused += 1;
+            self.ways.metrics.turned_away(CommandKind::from(&command));
             let _ = reply.send(Completed { op, verdict: Verdict::NotApplied(reason) });
             return;
         }
+        let (kind, name, of) = (CommandKind::from(&command), command.name(), key.clone());
         let op = self
-            .decide(|routing, now, doubtful, out| routing.submit(now, key, command, doubtful, out));
-        self.clients.insert(op.seq, reply);
-        self.carry_out(ctx);
+            .decide(|routing, now, doubtful, out| routing.submit(now, of, command, doubtful, out));
+        let cause = self.note_command(op, name, &key, keep);
+        let since = self.decided;
+        let client = Client { reply, key, command: kind, since, cause, retried: false };
+        self.clients.insert(op.seq, client);
+        self.carry_out(cause, ctx);
     }
 }
 
 impl Handler<FromNode> for Router {
     type Result = ();
 
-    fn handle(&mut self, FromNode { from, message }: FromNode, ctx: &mut Context<Self>) {
+    fn handle(&mut self, told: FromNode, ctx: &mut Context<Self>) {
+        let FromNode { from, message, cause } = told;
         if let message::Message::Request(request) = message {
-            return self.coordinate(from, request, ctx);
+            return self.coordinate(from, request, cause, ctx);
         }
         if let message::Message::Announce(announce) = message {
             // Said without being asked: it proves no life.
@@ -445,7 +500,7 @@ impl Handler<FromNode> for Router {
                 self.decide(|routing, now, doubtful, out| {
                     routing.answer(now.mono, from, answer, doubtful, out);
                 });
-                return self.carry_out(ctx);
+                return self.carry_out(cause, ctx);
             }
             message::Message::Promise(ref promise) => promise.key.clone(),
             message::Message::Accepted(ref accepted) => accepted.key.clone(),
@@ -457,7 +512,7 @@ impl Handler<FromNode> for Router {
                 return;
             }
         };
-        self.hand_over(&key, Take { from, message }, false);
+        self.hand_over(&key, Take { from, message, cause }, false);
     }
 }
 
@@ -478,7 +533,7 @@ impl Handler<Restarted> for Router {
     fn handle(&mut self, Restarted(node): Restarted, ctx: &mut Context<Self>) {
         self.routing.restarted(self.ways.clock.mono(), node);
         self.decide(|routing, now, doubtful, out| routing.wake(now.mono, doubtful, out));
-        self.carry_out(ctx);
+        self.carry_out(Cause::NONE, ctx);
     }
 }
 

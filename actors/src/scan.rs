@@ -10,6 +10,7 @@
 use crate::{
     bridge::BridgeHandle,
     clock::Clock,
+    flow::Cause,
     messages::{Completed, CountKeys, Execute, Page, ScanPage, Verdict},
     replica::{Replica, ToReplica},
     router::Router,
@@ -101,9 +102,10 @@ impl Scan {
         self.questions.insert(ask, Question { ends, answers: BTreeMap::new(), back });
         for to in self.config.ring.preference_list(range) {
             if to == self.ways.me {
-                self.ways.replica.do_send(ToReplica { from: to, message: message(ask) });
+                let (message, cause) = (message(ask), Cause::NONE);
+                self.ways.replica.do_send(ToReplica { from: to, message, cause });
             } else {
-                self.ways.bridge.send(to, &message(ask));
+                self.ways.bridge.send(to, &message(ask), Cause::NONE);
             }
         }
         answers
@@ -221,7 +223,8 @@ impl Handler<CountKeys> for Scan {
 /// The key, if it lives, by its coordinator.
 async fn exists(router: &Addr<Router>, key: Key) -> Result<Option<Key>, Reason> {
     let (reply, end) = oneshot::channel();
-    router.do_send(Execute { key: key.clone(), command: Command::Exists, reply });
+    let execute = Execute { key: key.clone(), command: Command::Exists, keep: false, reply };
+    router.do_send(execute);
     match end.await {
         Ok(Completed { verdict: Verdict::Reply(reply), .. }) => {
             Ok((reply == Reply::Int(1)).then_some(key))

@@ -63,6 +63,45 @@ pub enum Replication {
     Chain,
 }
 
+/// Which requests' flow records are written to files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowMode {
+    /// None; nothing is taken down.
+    Off,
+    /// The slow, the failed, those tried again, one in so many, and those asked for.
+    Sampled,
+    /// All.
+    All,
+}
+
+/// Flow records: what is taken down of requests, and how much of it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Which are written.
+    pub mode: FlowMode,
+    /// A request that takes so long is slow.
+    pub slow: Duration,
+    /// One request in so many is written; 0 for none.
+    pub one_in: u64,
+    /// Recent records kept in memory, bytes.
+    pub memory_bytes: usize,
+    /// Files of records, bytes together.
+    pub file_bytes: u64,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        const MIB: usize = 1024 * 1024;
+        Flow {
+            mode: FlowMode::Sampled,
+            slow: Duration::from_millis(20),
+            one_in: 1_000,
+            memory_bytes: 8 * MIB,
+            file_bytes: 64 * MIB as u64,
+        }
+    }
+}
+
 /// Another node, as this node reaches it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -104,6 +143,8 @@ pub struct Settings {
     pub durability: Durability,
     /// Bounds.
     pub limits: Limits,
+    /// What is taken down of requests.
+    pub flow: Flow,
     /// Digest of the ids, strategy and quorums: nodes of other clusters are refused.
     pub cluster_id: u64,
     /// What peers prove to each other; none on the loopback range only.

@@ -9,8 +9,10 @@ use crate::{
     bridge::BridgeHandle,
     clock::Clock,
     coordinator::Forget,
+    flow::{Actor as Part, Cause, Event, Recorder},
     membership::{Membership, Progress},
     messages::{Completed, Execute, Verdict},
+    metrics::Metrics,
     replica::{Install, Replica, ToReplica},
     router::Router,
 };
@@ -26,7 +28,7 @@ use simpledynamo_protocol::{
     ring::NodeId,
     time::Time,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 /// A pass is made so often even when nothing seems to be missing.
@@ -78,6 +80,10 @@ pub struct Ways {
     pub membership: Addr<Membership>,
     /// The peers.
     pub bridge: BridgeHandle,
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
+    /// Takes down what is done.
+    pub recorder: Recorder,
 }
 
 /// The anti-entropy of one node.
@@ -125,9 +131,9 @@ impl Sync {
 
     fn send(&self, to: NodeId, message: message::Message) {
         if to == self.ways.me {
-            self.ways.replica.do_send(ToReplica { from: to, message });
+            self.ways.replica.do_send(ToReplica { from: to, message, cause: Cause::NONE });
         } else {
-            self.ways.bridge.send(to, &message);
+            self.ways.bridge.send(to, &message, Cause::NONE);
         }
     }
 
@@ -137,6 +143,7 @@ impl Sync {
         }
         let now = self.ways.clock.mono();
         self.last_pass = now;
+        self.ways.metrics.passes.increment();
         self.catch_up.start(now, &mut self.steps);
     }
 
@@ -149,6 +156,7 @@ impl Sync {
                     self.ways.replica.do_send(Install { key, record });
                 }
                 catchup::Step::Repair { key } => {
+                    self.ways.metrics.repairs.increment();
                     self.execute(key, Command::Rewrite, Some(ctx.address()));
                 }
                 catchup::Step::Level { copied, repaired } => self.levelled(copied, repaired),
@@ -168,6 +176,11 @@ impl Sync {
                 "level with the other replicas: {copied} records copied, {repaired} repaired"
             );
         }
+        let me = self.ways.me;
+        self.ways.recorder.node_fact(Event::Level, me, |record| {
+            record.from.actor = Part::Sync;
+            record.bytes = u32::try_from(copied).unwrap_or(u32::MAX);
+        });
         self.level = true;
         self.learner = false;
         self.tell();
@@ -181,7 +194,7 @@ impl Sync {
     /// Has a key's coordinator do this; the end comes back as [`Repaired`] where it is wanted.
     fn execute(&self, key: Key, command: Command, back: Option<Addr<Sync>>) {
         let (reply, end) = oneshot::channel();
-        let execute = Execute { key: key.clone(), command, reply };
+        let execute = Execute { key: key.clone(), command, keep: false, reply };
         self.ways.router.do_send(execute);
         let Some(back) = back else { return };
         actix::spawn(async move {

@@ -12,6 +12,7 @@ mod check;
 mod check_config;
 pub(crate) mod client;
 mod data;
+mod flow;
 pub(crate) mod launch;
 mod node;
 pub(crate) mod out;
@@ -19,6 +20,7 @@ mod signal;
 mod simulate;
 mod start;
 pub(crate) mod status;
+mod top;
 mod torture;
 mod up;
 
@@ -45,6 +47,7 @@ Examples:
   redis-cli -p 11108 set greeting hello
   dynamo get greeting
   dynamo status
+  dynamo flow                        the newest requests, message by message
   dynamo kill 5558                   as a crash: SIGKILL; every key stays readable and writable
   dynamo start 5558                  bring it back; it copies what it missed
 
@@ -102,6 +105,11 @@ enum Command {
     AcceptLoss(OneNode),
     /// Show how every node is, as each says itself.
     Status(status::StatusArguments),
+    /// Watch the ring in the terminal: load, latency, queues, suspicion of every node.
+    ///
+    /// Redrawn every second; q or Ctrl-C ends it. Where the output is no terminal use
+    /// `dynamo status --watch`.
+    Top,
     /// Check the configuration and show the ring it describes; start nothing.
     CheckConfig,
     /// Print the value of a key; exit code 1 if there is none.
@@ -110,6 +118,9 @@ enum Command {
     Set(data::SetArguments),
     /// Delete a key.
     Del(data::DelArguments),
+    /// Show what happened to a request: every message and decision, as a sequence diagram.
+    #[command(after_help = flow::EXAMPLES)]
+    Flow(flow::FlowArguments),
     /// Decide whether a recorded history is linearizable.
     #[command(after_help = check::FORMAT)]
     Check(check::CheckArguments),
@@ -162,10 +173,12 @@ fn with_cluster(cluster: &Cluster, place: &Place, command: Command) -> Result<()
         Command::Resume(node) => signal::resume(cluster, place, node.id),
         Command::Start(node) => in_runtime(start::run(cluster, place, node.id)),
         Command::AcceptLoss(node) => accept_loss::run(cluster, place, node.id),
+        Command::Top => in_runtime(top::run(cluster, place)),
         Command::Status(arguments) => in_runtime(status::run(cluster, place, &arguments)),
         Command::CheckConfig => check_config::run(cluster),
         Command::Get(arguments) => in_runtime(data::get(cluster, &arguments)),
         Command::Set(arguments) => in_runtime(data::set(cluster, &arguments)),
+        Command::Flow(arguments) => in_runtime(flow::run(cluster, place, &arguments)),
         Command::Del(arguments) => in_runtime(data::del(cluster, &arguments)),
     }
 }
@@ -215,23 +228,27 @@ fn quoted(word: &str) -> String {
 #[derive(Debug)]
 pub struct Failure {
     usage: bool,
+    /// Whoever read the result is gone: there is nobody to tell.
+    unread: bool,
     message: String,
 }
 
 impl Failure {
     /// Something failed: exit code 1.
     pub(crate) fn new(message: impl Into<String>) -> Failure {
-        Failure { usage: false, message: message.into() }
+        Failure { usage: false, unread: false, message: message.into() }
     }
 
     /// What was given cannot be used: exit code 2.
     fn usage(message: impl Into<String>) -> Failure {
-        Failure { usage: true, message: message.into() }
+        Failure { usage: true, unread: false, message: message.into() }
     }
 
     /// Prints it on standard error.
     pub fn tell(&self) {
-        out::error(&self.message);
+        if !self.unread {
+            out::error(&self.message);
+        }
     }
 
     /// The exit code.
@@ -251,7 +268,7 @@ impl std::error::Error for Failure {}
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Failure {
-        Failure { usage: true, message: error.to_string() }
+        Failure::usage(error.to_string())
     }
 }
 
@@ -266,7 +283,9 @@ impl From<ServeError> for Failure {
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
-        Failure::new(format!("input or output failed: {error}"))
+        let inner = error.get_ref();
+        let unread = inner.is_some_and(|inner| inner.is::<out::NobodyReads>());
+        Failure { unread, ..Failure::new(format!("input or output failed: {error}")) }
     }
 }
 

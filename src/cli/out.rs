@@ -1,7 +1,8 @@
 //! Printing: colours only on a terminal and without `NO_COLOR`, which anstream decides.
 
 use std::{
-    fmt::Display,
+    error::Error,
+    fmt::{self, Display},
     io::{self, IsTerminal, Write},
 };
 
@@ -16,9 +17,29 @@ pub(super) const RED: &str = "\x1b[31m";
 /// As before.
 pub(super) const PLAIN: &str = "\x1b[0m";
 
-/// A line of the result, on standard output. An error here is the command's failure.
+/// Whoever read the result has seen enough and is gone, as `grep -q` is after the first match.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NobodyReads;
+
+impl Display for NobodyReads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("nobody reads the result any more")
+    }
+}
+
+impl Error for NobodyReads {}
+
+/// Empties the screen; what follows begins at its top.
+pub(super) const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// A line of the result, on standard output. An error here is the command's failure;
+/// [`NobodyReads`] is told apart from a connection that broke.
 pub(super) fn line(text: impl Display) -> io::Result<()> {
-    writeln!(anstream::stdout(), "{text}")
+    let mut out = anstream::stdout();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => io::Error::new(io::ErrorKind::BrokenPipe, NobodyReads),
+        _ => error,
+    })
 }
 
 /// A line for the person at the terminal, on standard error. Where nobody can read it, work goes on.

@@ -4,8 +4,7 @@
 //! is told where this machine knows: its pid file is held by a process that runs, or is stopped, or
 //! by none.
 //!
-//! The exit code is 0 if at least one node answers. The http client is twenty lines of own: one GET,
-//! read to the end, bounded.
+//! The exit code is 0 if at least one node answers.
 
 use super::{
     Failure, Place,
@@ -13,40 +12,46 @@ use super::{
 };
 use crate::{
     config::{Cluster, Node},
-    http::StatusPage,
+    http::{StatusPage, ask::get},
     pidfile::{holder, paused},
 };
 use clap::Args;
 use futures::future::join_all;
 use nix::unistd::Pid;
 use serde::Serialize;
-use std::{io, time::Duration};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
 };
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// How long a node may take to answer.
 const ANSWER_TIME: Duration = Duration::from_millis(500);
-/// Bytes of an answer: a page of thousands of nodes.
-const PAGE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// `status`
 #[derive(Args, Debug)]
 pub(super) struct StatusArguments {
-    /// As JSON: one array, one object a node, in ring order.
+    /// As JSON: one array, one object a node, in ring order; with --watch one line a look.
     #[arg(long)]
     json: bool,
+    /// Look again and again, every so many seconds (1 without a number), until Ctrl-C.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "1",
+        value_parser = clap::value_parser!(u64).range(1..=3600)
+    )]
+    watch: Option<u64>,
 }
 
 /// One node. Fields are added, never renamed or given another meaning.
 #[derive(Debug, Serialize)]
-struct Seen {
+pub(super) struct Seen {
     /// Its id.
-    id: u32,
+    pub(super) id: u32,
     /// `starting`, `learning`, `serving`, or `no answer`, `paused`, `down`.
-    state: &'static str,
+    pub(super) state: &'static str,
     /// Its process, where it runs on this machine with this data directory.
     pid: Option<i32>,
     client: String,
@@ -55,21 +60,27 @@ struct Seen {
     /// The part of the ring it coordinates, 0 to 1.
     share: f64,
     /// Why there is no answer.
-    error: Option<String>,
+    pub(super) error: Option<String>,
     /// What it says.
-    status: Option<StatusPage>,
+    pub(super) status: Option<StatusPage>,
 }
 
-/// Asks every node and prints what they say.
+/// Asks every node and prints what they say. Whoever reads may leave when it has seen enough.
 pub(super) async fn run(
     cluster: &Cluster,
     place: &Place,
     arguments: &StatusArguments,
 ) -> Result<(), Failure> {
-    let ring = cluster.ring();
-    let nodes = ring.nodes().map(|id| cluster.node(id)).collect::<Result<Vec<_>, _>>()?;
-    let seen = join_all(nodes.into_iter().map(|node| look(cluster, place, node))).await;
-    if arguments.json {
+    let end = match arguments.watch {
+        None => once(cluster, place, arguments.json).await,
+        Some(seconds) => watch(cluster, place, arguments.json, seconds).await,
+    };
+    end.or_else(|failure| if failure.unread { Ok(()) } else { Err(failure) })
+}
+
+async fn once(cluster: &Cluster, place: &Place, json: bool) -> Result<(), Failure> {
+    let seen = all(cluster, place).await?;
+    if json {
         let json = serde_json::to_string_pretty(&seen)
             .map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?;
         out::line(json)?;
@@ -81,6 +92,34 @@ pub(super) async fn run(
         return Err(Failure::new(format!("no node answers; start them with: {start}")));
     }
     Ok(())
+}
+
+/// On a terminal each table takes the place of the one before; elsewhere they follow one another.
+async fn watch(cluster: &Cluster, place: &Place, json: bool, seconds: u64) -> Result<(), Failure> {
+    let mut ticks = interval(Duration::from_secs(seconds));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let seen = all(cluster, place).await?;
+        if json {
+            let json = serde_json::to_string(&seen)
+                .map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?;
+            out::line(json)?;
+            continue;
+        }
+        if io::stdout().is_terminal() {
+            out::line(out::CLEAR)?;
+        }
+        table(&seen)?;
+        loads(&seen)?;
+    }
+}
+
+/// Every node, in ring order.
+pub(super) async fn all(cluster: &Cluster, place: &Place) -> Result<Vec<Seen>, Failure> {
+    let ring = cluster.ring();
+    let nodes = ring.nodes().map(|id| cluster.node(id)).collect::<Result<Vec<_>, _>>()?;
+    Ok(join_all(nodes.into_iter().map(|node| look(cluster, place, node))).await)
 }
 
 async fn look(cluster: &Cluster, place: &Place, node: &Node) -> Seen {
@@ -122,23 +161,8 @@ fn phase(name: &str) -> &'static str {
 
 /// What a node says of itself, as long as the connection takes.
 pub(crate) async fn ask(cluster: &Cluster, node: &Node) -> io::Result<StatusPage> {
-    let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut stream = TcpStream::connect(node.http).await?;
-    let proof = cluster
-        .password
-        .as_ref()
-        .map_or_else(String::new, |password| format!("Authorization: Bearer {}\r\n", password.0));
-    let request = format!("GET /status HTTP/1.0\r\nHost: {}\r\n{proof}\r\n", node.http);
-    stream.write_all(request.as_bytes()).await?;
-    let mut bytes = Vec::new();
-    stream.take(PAGE_BYTES_MAX).read_to_end(&mut bytes).await?;
-    let text = String::from_utf8(bytes).map_err(|_| strange("an answer that is not text"))?;
-    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| strange("half an answer"))?;
-    let first = head.lines().next().unwrap_or_default();
-    match first.split(' ').nth(1) {
-        Some("200") => serde_json::from_str(body).map_err(io::Error::from),
-        _ => Err(strange(&format!("{first}: {}", body.trim_end()))),
-    }
+    let text = get(node.http, "/status", cluster.password.as_ref()).await?;
+    serde_json::from_str(&text).map_err(io::Error::from)
 }
 
 fn table(seen: &[Seen]) -> io::Result<()> {
@@ -191,4 +215,42 @@ fn row(node: &Seen) -> String {
         page.unknown,
         if suspects.is_empty() { "-".to_owned() } else { suspects.join(" ") }
     )
+}
+
+/// What each did in the last five seconds.
+fn loads(seen: &[Seen]) -> io::Result<()> {
+    let titles = LOAD_COLUMNS.map(|(title, _)| format!("{title:>9}")).join(" ");
+    out::line(format!("\n{BOLD}{:<10}{titles}{PLAIN}", "NODE"))?;
+    for node in seen {
+        let cells = LOAD_COLUMNS.map(|(_, words)| {
+            let words = node.status.as_ref().map_or_else(|| "-".to_owned(), words);
+            format!("{words:>9}")
+        });
+        out::line(format!("{:<10}{}", node.id, cells.join(" ")))?;
+    }
+    out::line("")
+}
+
+/// What a column shows of a node that answers.
+pub(super) type Words = fn(&StatusPage) -> String;
+
+/// Load, latency, queues and syncs of a node, for `status --watch` and `top`.
+pub(super) const LOAD_COLUMNS: [(&str, Words); 10] = [
+    ("OP/S", |page| format!("{:.0}", page.load.operations_per_second)),
+    ("P50", |page| span(page.load.p50_micros)),
+    ("P99", |page| span(page.load.p99_micros)),
+    ("FAILED/S", |page| format!("{:.0}", page.load.failures_per_second)),
+    ("IN FLIGHT", |page| page.in_flight.to_string()),
+    ("QUEUE", |page| page.queued.to_string()),
+    ("SYNC P50", |page| span(page.load.sync_p50_micros)),
+    ("SYNC P99", |page| span(page.load.sync_p99_micros)),
+    ("OPS/SYNC", |page| {
+        page.load.operations_per_commit.map_or_else(|| "-".to_owned(), |ops| format!("{ops:.1}"))
+    }),
+    ("KEYS", |page| page.live.to_string()),
+];
+
+/// Microseconds as people read them.
+fn span(micros: Option<u64>) -> String {
+    micros.map_or_else(|| "-".to_owned(), crate::flow::diagram::micros)
 }

@@ -3,12 +3,12 @@
 use super::{
     Cluster, Environment, Hidden, Node, Replication,
     error::Finding,
-    file::{ClusterFile, LimitsFile, NodeFile, Typed},
+    file::{ClusterFile, LimitsFile, LoggingFile, NodeFile, Typed},
     units::{Size, Time, size, time},
 };
 use log::LevelFilter;
 use simpledynamo_actors::{
-    settings::{Durability, Limits},
+    settings::{Durability, Flow, FlowMode, Limits},
     storage::KEY_BYTES_MAX,
 };
 use simpledynamo_protocol::{recent::RESULTS_BYTES_MAX, ring::NodeId};
@@ -32,6 +32,10 @@ const VALUE_BYTES_MAX: usize = 512 << 20;
 const FRAME_BYTES_MAX: usize = 1 << 30;
 /// What a record may need in a frame beside its key, its value and its results.
 const RECORD_OVERHEAD: usize = 64 * 1024;
+/// `flow_memory`: below, no request would be whole in it; above, http could not read it in time.
+const FLOW_MEMORY: (usize, usize) = (64 << 10, 1 << 30);
+/// `flow_files`: below, they would change all the time.
+const FLOW_FILES: (usize, usize) = (1 << 20, 1 << 40);
 /// Characters of `secret` and `password`: both are hashed or compared on every connection.
 const SECRET_CHARS_MAX: usize = 1024;
 
@@ -94,6 +98,7 @@ pub(super) fn cluster(
         durability: durability(&typed.durability)?,
         limits: limits(&typed.limits)?,
         level: level(&typed.logging.level)?,
+        flow: flow(&typed.logging)?,
         secret,
         password,
     })
@@ -138,6 +143,33 @@ fn level(typed: &Typed<String>) -> Checked<LevelFilter> {
         return fail(place(typed), format!("level \"{name}\" is unknown: write {names}"));
     };
     Ok(level)
+}
+
+/// Flow records: which, and how much of them.
+fn flow(typed: &LoggingFile) -> Checked<Flow> {
+    let d = Flow::default();
+    let mode = match or(&typed.flow, "sampled".to_owned()).as_str() {
+        "off" => FlowMode::Off,
+        "sampled" => FlowMode::Sampled,
+        "all" => FlowMode::All,
+        other => {
+            let what =
+                format!("flow \"{other}\" is unknown: write \"off\", \"sampled\" or \"all\"");
+            return fail(place(&typed.flow), what);
+        }
+    };
+    let (least, most) = FLOW_MEMORY;
+    let memory = bytes(&typed.flow_memory, "flow_memory", d.memory_bytes, least, most)?;
+    let (least, most) = FLOW_FILES;
+    let default = usize::try_from(d.file_bytes).unwrap_or(most);
+    let files = bytes(&typed.flow_files, "flow_files", default, least, most)?;
+    Ok(Flow {
+        mode,
+        slow: or(&typed.flow_slow, Time(d.slow)).0,
+        one_in: typed.flow_one_in.as_ref().map_or(d.one_in, |typed| (*typed.get_ref()).into()),
+        memory_bytes: memory,
+        file_bytes: files as u64,
+    })
 }
 
 /// The secret or the password: the environment's, or else the file's.

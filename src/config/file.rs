@@ -53,6 +53,11 @@ pub(super) struct LimitsFile {
 #[serde(deny_unknown_fields)]
 pub(super) struct LoggingFile {
     pub(super) level: Typed<String>,
+    pub(super) flow: Typed<String>,
+    pub(super) flow_slow: Typed<Time>,
+    pub(super) flow_one_in: Typed<u32>,
+    pub(super) flow_memory: Typed<Size>,
+    pub(super) flow_files: Typed<Size>,
 }
 
 /// One `[[node]]`.

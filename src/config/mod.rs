@@ -18,11 +18,11 @@ mod units;
 mod tests;
 
 pub use error::ConfigError;
-pub use units::{size, time};
+pub use units::{parse_time, size, time};
 
 use log::LevelFilter;
 pub use simpledynamo_actors::settings::Replication;
-use simpledynamo_actors::settings::{Durability, Limits, Peer, Settings};
+use simpledynamo_actors::settings::{Durability, Flow, Limits, Peer, Settings};
 use simpledynamo_protocol::ring::{NodeId, Position, Ring};
 use std::{
     fmt,
@@ -73,7 +73,7 @@ pub struct Node {
     pub client: SocketAddr,
     /// Where the other nodes connect.
     pub peer: SocketAddr,
-    /// Where /health, /ready and /status are.
+    /// Where /health, /ready, /status and /flow are.
     pub http: SocketAddr,
 }
 
@@ -107,6 +107,8 @@ pub struct Cluster {
     pub limits: Limits,
     /// How much the log says.
     pub level: LevelFilter,
+    /// What is taken down of requests.
+    pub flow: Flow,
     /// What peers prove to each other; set wherever an address is off the loopback range.
     pub secret: Option<Hidden>,
     /// What clients prove; set wherever an address is off the loopback range.
@@ -229,6 +231,7 @@ impl Cluster {
             strategy: self.strategy(),
             durability: self.durability,
             limits: self.limits.clone(),
+            flow: self.flow.clone(),
             cluster_id: self.cluster_id(),
             secret: self.secret.clone().map(|secret| secret.0),
             data_dir: node_dir(data_dir, id),

@@ -68,6 +68,7 @@ fn shipped_file_is_the_defaults() {
         durability: Durability::Sync,
         limits: Limits::default(),
         level: LevelFilter::Info,
+        flow: Flow::default(),
         secret: None,
         password: None,
     };

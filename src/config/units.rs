@@ -45,6 +45,19 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+/// A duration as typed on the command line.
+///
+/// # Errors
+/// It is none.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
+    parse(text, &TIME).map(Duration::from_millis).ok_or_else(|| {
+        format!(
+            "\"{text}\" is not a duration: write a whole number with its unit, such as \"100ms\", \
+             \"2s\", \"1m\" or \"1h\""
+        )
+    })
+}
+
 /// The number times its unit; none where either is not understood or the product is too large.
 fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;

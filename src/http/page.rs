@@ -1,7 +1,12 @@
 //! `/status` as JSON. Fields are added, never renamed or given another meaning.
 
+use super::sample::Load;
 use serde::{Deserialize, Serialize};
-use simpledynamo_actors::messages::{Phase, Standing, Status, Table};
+use simpledynamo_actors::{
+    bridge::{FAMILIES, LinkFigures},
+    messages::{Phase, Standing, Status, Table, Traffic},
+};
+use std::collections::BTreeMap;
 
 /// How a node is, and the ring as it sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,6 +51,35 @@ pub struct StatusPage {
     pub committed: u64,
     /// Every node as this one sees it, in ring order.
     pub nodes: Vec<Row>,
+    /// Operations that wait for the writer.
+    #[serde(default)]
+    pub queued: u64,
+    /// Bytes of these.
+    #[serde(default)]
+    pub queued_bytes: u64,
+    /// Bytes of the disk that the store takes.
+    #[serde(default)]
+    pub disk_bytes: u64,
+    /// The last five seconds.
+    #[serde(default)]
+    pub load: Load,
+    /// The links to the other nodes.
+    #[serde(default)]
+    pub links: Vec<LinkRow>,
+}
+
+/// What goes to one other node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkRow {
+    /// Its id.
+    pub to: u32,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Bytes that wait for it.
+    pub waiting_bytes: u64,
+    /// Messages sent to it since the start, by their part in the protocol: `request`, `prepare`,
+    /// `accept`, `read`, `other`.
+    pub sent: BTreeMap<String, u64>,
 }
 
 /// One node as another sees it.
@@ -64,7 +98,7 @@ pub struct Row {
 }
 
 impl StatusPage {
-    pub(super) fn new(status: &Status, table: &Table) -> StatusPage {
+    pub(super) fn new(status: &Status, table: &Table, traffic: &Traffic, load: Load) -> StatusPage {
         let row = |member: &simpledynamo_actors::messages::Member| Row {
             id: member.id.0,
             peer: member.peer.to_string(),
@@ -93,11 +127,27 @@ impl StatusPage {
             commits: status.commits,
             committed: status.committed,
             nodes: table.nodes.iter().map(row).collect(),
+            queued: traffic.queued,
+            queued_bytes: traffic.queued_bytes,
+            disk_bytes: traffic.disk_bytes,
+            load,
+            links: traffic.links.iter().map(link).collect(),
         }
     }
 }
 
-fn phase(phase: Phase) -> &'static str {
+fn link(link: &LinkFigures) -> LinkRow {
+    let sent = FAMILIES.into_iter().map(str::to_owned).zip(link.sent);
+    LinkRow {
+        to: link.peer.0,
+        connected: link.connected,
+        waiting_bytes: link.waiting as u64,
+        sent: sent.collect(),
+    }
+}
+
+/// A phase's word.
+pub(super) fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Starting => "starting",
         Phase::Learning => "learning",

@@ -10,12 +10,14 @@
 use super::{
     OUTPUT_PAUSE, STOP_GRACE, Shared, WINDOW, connection,
     dispatch::{self, Action},
+    execute::Asking,
     frame::Frame,
     parser::{Bounds, Lost, Parser, Request},
     pipeline::Pipeline,
     session::{Replies, Session},
 };
 use bytes::BytesMut;
+use simpledynamo_actors::metrics::Metrics;
 use socket2::SockRef;
 use std::{
     future::poll_fn,
@@ -87,11 +89,14 @@ impl Output {
     }
 
     /// Writes as much as the socket takes.
-    fn flush(&mut self, stream: &TcpStream) -> io::Result<()> {
+    fn flush(&mut self, stream: &TcpStream, metrics: &Metrics) -> io::Result<()> {
         while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match stream.try_write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => self.sent += count,
+                Ok(count) => {
+                    self.sent += count;
+                    metrics.client_bytes_out.add(count);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // A client that is always a little behind must not make the buffer grow.
                     if self.sent >= self.bytes.len() / 2 {
@@ -119,7 +124,10 @@ impl Client {
             command_bytes: VALUES_PER_COMMAND * (limits.value_bytes + limits.key_bytes),
         };
         Client {
-            pipeline: Pipeline::new(shared.node.clone()),
+            pipeline: Pipeline::new(Asking {
+                node: shared.node.clone(),
+                mark: Rc::clone(&session.mark),
+            }),
             parser: Parser::new(bounds),
             bounds,
             unfinished: 0,
@@ -153,6 +161,7 @@ impl Client {
             }
         }
         self.shared.clients.borrow_mut().remove(&self.session.id);
+        self.shared.node.metrics.clients_closed.increment();
         self.count_unfinished(0);
         if self.hung_up {
             self.linger().await;
@@ -180,7 +189,7 @@ impl Client {
             self.shared.ask_phase().await;
         }
         self.take_commands();
-        self.output.flush(&self.stream)?;
+        self.output.flush(&self.stream, &self.shared.node.metrics)?;
         if self.ending && self.pipeline.is_empty() && self.output.is_empty() {
             return Ok(false);
         }
@@ -229,6 +238,7 @@ impl Client {
             Ok(count) => {
                 self.starved = false;
                 self.input.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                self.shared.node.metrics.client_bytes_in.add(count);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

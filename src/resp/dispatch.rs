@@ -7,7 +7,7 @@ use super::{
     Shared,
     args::{self, Failure},
     connection, count, dynamo,
-    execute::Shape,
+    execute::{Asking, Shape},
     expiry,
     frame::Frame,
     introspect, keys, server,
@@ -153,6 +153,11 @@ impl Call<'_> {
         }
     }
 
+    /// The way to the node.
+    pub(super) fn asking(&self) -> Asking {
+        Asking { node: self.shared.node.clone(), mark: Rc::clone(&self.session.mark) }
+    }
+
     /// A value, if it can be one.
     pub(super) fn value(&self, bytes: &[u8]) -> Result<Value, Failure> {
         let most = self.shared.settings.limits.value_bytes;
@@ -183,6 +188,7 @@ impl Call<'_> {
 /// From a command's arguments to what is to be done.
 pub(super) fn dispatch(shared: &Rc<Shared>, session: &mut Session, args: &[Bytes]) -> Action {
     count(&shared.commands);
+    shared.node.metrics.client_commands.increment();
     let Some(name) = args.first() else { return Action::Reply(Frame::error(args::SYNTAX)) };
     // A web page can make a browser send these; what follows would be taken for commands.
     if args::is(name, "post") || args::is(name, "host:") {

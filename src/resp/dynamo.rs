@@ -5,10 +5,11 @@ use super::{
     args::{self, Failure},
     connection::{help, unknown_subcommand},
     dispatch::{Action, Call, Spec},
-    execute::{self, Shape},
+    execute::{self, Asking, Mark, Shape},
     frame::Frame,
     keys, server, wall_millis,
 };
+use bytes::Bytes;
 use futures::StreamExt;
 use simpledynamo_actors::messages::{
     AskStatus, AskTable, LocalGet, LocalPage, Member, Page, Standing, Status,
@@ -38,7 +39,10 @@ fn dynamo(call: &mut Call<'_>) -> Result<Action, Failure> {
             let key = call.key(key)?;
             task(async move { local_key(&shared, key).await })
         }
-        ("all", []) => task(async move { all(&shared).await }),
+        ("all", []) => {
+            let asking = call.asking();
+            task(async move { all(&shared, &asking).await })
+        }
         ("where", [key]) => {
             let nodes = shared.settings.ring.replicas_of(&call.key(key)?);
             let ids = nodes.into_iter().map(|id| Frame::Int(id.0.into()));
@@ -46,6 +50,12 @@ fn dynamo(call: &mut Call<'_>) -> Result<Action, Failure> {
         }
         ("ring", []) => task(async move { ring(&shared).await }),
         ("status", []) => task(async move { status(&shared).await }),
+        ("flow", [switch]) => flow(call, switch)?,
+        ("last", []) => {
+            let mark = Rc::clone(&call.session.mark);
+            // A task: it begins once all earlier commands have ended.
+            task(async move { Ok(last(&mark)) })
+        }
         ("help", []) => Action::Reply(help(
             "DYNAMO",
             &[
@@ -55,13 +65,33 @@ fn dynamo(call: &mut Call<'_>) -> Result<Action, Failure> {
                 "WHERE <key>: the ids of the key's coordinator and of its successors",
                 "RING: every node in ring order: id, peer address, position, share, standing",
                 "STATUS: how this node is",
+                "FLOW <ON|OFF>: write down every message of this connection's requests",
+                "LAST: the id of this connection's last other request, for dynamo flow",
             ],
         )),
-        ("local" | "all" | "where" | "ring" | "status" | "help", _) => {
+        ("local" | "all" | "where" | "ring" | "status" | "flow" | "last" | "help", _) => {
             return Err(args::wrong_arguments(&format!("dynamo|{word}")));
         }
         _ => return Err(unknown_subcommand(subcommand, "DYNAMO")),
     })
+}
+
+fn flow(call: &mut Call<'_>, switch: &Bytes) -> Result<Action, Failure> {
+    let on = args::is(switch, "on");
+    if !on && !args::is(switch, "off") {
+        return Err(args::SYNTAX.into());
+    }
+    if on && !call.shared.node.flow.is_on() {
+        return Err("ERR flow records are off at this node: write flow = \"sampled\" under \
+                    [logging] in its cluster.toml and start it again"
+            .into());
+    }
+    call.session.mark.keep.set(on);
+    Ok(Action::Reply(Frame::Ok))
+}
+
+fn last(mark: &Mark) -> Frame {
+    mark.last.get().map_or(Frame::Nil, |op| Frame::text(op.to_string()))
 }
 
 fn task(work: impl Future<Output = Result<Frame, Failure>> + 'static) -> Action {
@@ -122,7 +152,7 @@ async fn local_key(shared: &Shared, key: Key) -> Result<Frame, Failure> {
     Ok(Frame::Array(vec![value, Frame::count(stamp.version), ballot]))
 }
 
-async fn all(shared: &Shared) -> Result<Frame, Failure> {
+async fn all(shared: &Shared, asking: &Asking) -> Result<Frame, Failure> {
     if shared.loading.get() {
         return Err("LOADING this node is starting; ask another".into());
     }
@@ -131,7 +161,7 @@ async fn all(shared: &Shared) -> Result<Frame, Failure> {
     while let Some(at) = from {
         let Page { keys, next } = keys::page(&shared.node, at, ALL_ROWS).await?;
         let commands = keys.iter().map(|key| (key.clone(), Command::Get)).collect();
-        let mut ends = std::pin::pin!(execute::each(&shared.node, commands));
+        let mut ends = std::pin::pin!(execute::each(asking, commands));
         for key in &keys {
             match execute::ended(ends.next().await.flatten(), Shape::Plain, true) {
                 Frame::Bulk(value) => {

@@ -9,6 +9,7 @@ use simpledynamo_protocol::{
     recent::OpId,
     record::Key,
 };
+use std::{cell::Cell, rc::Rc};
 use tokio::sync::oneshot;
 
 /// Keys of one multi-key command in flight at once.
@@ -27,11 +28,37 @@ pub(super) enum Shape {
     Written,
 }
 
-/// Sends one command to the router; the end comes through the receiver.
-pub(super) fn start(node: &NodeHandle, key: Key, command: Command) -> oneshot::Receiver<Completed> {
-    let (reply, end) = oneshot::channel();
-    node.execute.do_send(Execute { key, command, reply });
-    end
+/// What one connection wants to know of its requests.
+#[derive(Debug, Default)]
+pub(super) struct Mark {
+    /// `DYNAMO FLOW ON`: their flow records are written down whatever becomes of them.
+    pub(super) keep: Cell<bool>,
+    /// `DYNAMO LAST`: the one that ended last.
+    pub(super) last: Cell<Option<OpId>>,
+}
+
+/// The way of one connection to the node.
+#[derive(Clone)]
+pub(super) struct Asking {
+    pub(super) node: NodeHandle,
+    pub(super) mark: Rc<Mark>,
+}
+
+impl Asking {
+    /// Sends one command to the router; the end comes through the receiver.
+    pub(super) fn start(&self, key: Key, command: Command) -> oneshot::Receiver<Completed> {
+        let (reply, end) = oneshot::channel();
+        let keep = self.mark.keep.get();
+        self.node.execute.do_send(Execute { key, command, keep, reply });
+        end
+    }
+
+    /// Remembers which request ended.
+    pub(super) fn ended(&self, completed: Option<&Completed>) {
+        if let Some(Completed { op, .. }) = completed {
+            self.mark.last.set(Some(*op));
+        }
+    }
 }
 
 /// The frame for a command's end; none: the node is stopping and has dropped it.
@@ -79,14 +106,18 @@ pub(super) fn too_long(most: usize, mend: &str) -> Frame {
 
 /// The ends of commands on several keys, in the order given, so many at a time.
 pub(super) fn each(
-    node: &NodeHandle,
+    asking: &Asking,
     commands: Vec<(Key, Command)>,
 ) -> impl futures::Stream<Item = Option<Completed>> {
-    let node = node.clone();
+    let asking = asking.clone();
     stream::iter(commands)
         .map(move |(key, command)| {
-            let end = start(&node, key, command);
-            async move { end.await.ok() }
+            let (end, asking) = (asking.start(key, command), asking.clone());
+            async move {
+                let end = end.await.ok();
+                asking.ended(end.as_ref());
+                end
+            }
         })
         .buffered(KEYS_IN_FLIGHT)
 }
@@ -94,11 +125,11 @@ pub(super) fn each(
 /// Several keys' writes: the sum of the integers they reply (`OK` counts none), or one error for all.
 /// Where some were applied and another failed, the outcome of the whole is not known.
 pub(super) async fn write_each(
-    node: NodeHandle,
+    asking: Asking,
     commands: Vec<(Key, Command)>,
 ) -> Result<i64, Failure> {
     let keys = commands.len();
-    let mut ends = std::pin::pin!(each(&node, commands));
+    let mut ends = std::pin::pin!(each(&asking, commands));
     let (mut sum, mut applied, mut failed) = (0, 0_usize, None);
     while let Some(end) = ends.next().await {
         match ended(end, Shape::Plain, false) {

@@ -76,9 +76,9 @@ fn delete(call: &mut Call<'_>) -> Result<Action, Failure> {
         return call.single(key, Command::Del);
     }
     let commands = on_each(call, &Command::Del)?;
-    let node = call.shared.node.clone();
+    let asking = call.asking();
     Ok(Action::Task(Box::pin(async move {
-        execute::write_each(node, commands).await.map_or_else(Frame::Error, Frame::Int)
+        execute::write_each(asking, commands).await.map_or_else(Frame::Error, Frame::Int)
     })))
 }
 
@@ -87,10 +87,10 @@ fn exists(call: &mut Call<'_>) -> Result<Action, Failure> {
         return call.single(key, Command::Exists);
     }
     let commands = on_each(call, &Command::Exists)?;
-    let node = call.shared.node.clone();
+    let asking = call.asking();
     Ok(Action::Task(Box::pin(async move {
         let mut sum = 0;
-        let mut ends = std::pin::pin!(execute::each(&node, commands));
+        let mut ends = std::pin::pin!(execute::each(&asking, commands));
         while let Some(end) = ends.next().await {
             match execute::ended(end, Shape::Plain, true) {
                 Frame::Int(found) => sum += found,

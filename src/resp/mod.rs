@@ -47,6 +47,7 @@ mod strings;
 mod tests;
 
 pub(crate) use parser::fuzz;
+pub(crate) use server::resident_bytes;
 
 use session::Session;
 use simpledynamo_actors::{
@@ -206,11 +207,13 @@ fn admit(
 ) {
     if connections.len() >= shared.settings.limits.clients {
         count(&shared.turned_away);
+        shared.node.metrics.clients_turned_away.increment();
         // Best effort, as nothing may wait for a client that is not let in.
         let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
         return;
     }
     count(&shared.accepted);
+    shared.node.metrics.clients_opened.increment();
     // Replies are gathered here; the kernel must not wait for more.
     let _ = stream.set_nodelay(true);
     let local = stream.local_addr().unwrap_or(peer);

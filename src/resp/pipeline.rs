@@ -12,11 +12,11 @@
 use super::{
     WINDOW,
     dispatch::Action,
-    execute::{self, Shape},
+    execute::{self, Asking, Shape},
     frame::{Frame, Protocol},
 };
 use futures::future::LocalBoxFuture;
-use simpledynamo_actors::messages::{Completed, NodeHandle};
+use simpledynamo_actors::messages::Completed;
 use simpledynamo_protocol::record::Key;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -58,7 +58,7 @@ struct Held {
 
 /// The commands of one connection in flight.
 pub(super) struct Pipeline {
-    node: NodeHandle,
+    asking: Asking,
     slots: VecDeque<Slot>,
     keys: BTreeMap<Key, Use>,
     /// Bytes of values on their way to the node.
@@ -70,9 +70,9 @@ pub(super) struct Pipeline {
 
 impl Pipeline {
     /// Nothing in flight.
-    pub(super) fn new(node: NodeHandle) -> Pipeline {
+    pub(super) fn new(asking: Asking) -> Pipeline {
         Pipeline {
-            node,
+            asking,
             slots: VecDeque::new(),
             keys: BTreeMap::new(),
             bytes: 0,
@@ -130,7 +130,7 @@ impl Pipeline {
                 };
                 let size = command.size();
                 self.bytes += size;
-                let end = execute::start(&self.node, key.clone(), command);
+                let end = self.asking.start(key.clone(), command);
                 State::Single { end, key, shape, read, size }
             }
             Action::Task(work) => {
@@ -195,7 +195,9 @@ impl Pipeline {
                         self.keys.remove(key);
                     }
                 }
-                Some(execute::ended(end.ok(), *shape, *read))
+                let end = end.ok();
+                self.asking.ended(end.as_ref());
+                Some(execute::ended(end, *shape, *read))
             }
         }
     }

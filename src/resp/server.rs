@@ -220,7 +220,7 @@ pub(super) fn phase_word(phase: Phase) -> &'static str {
 }
 
 /// Resident memory of the process, bytes; 0 where the system does not tell. No disk is touched.
-fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());

@@ -1,8 +1,8 @@
 //! What a connection has said about itself: who it is, which protocol, which replies it wants.
 
-use super::frame::Protocol;
+use super::{execute::Mark, frame::Protocol};
 use bytes::Bytes;
-use std::net::SocketAddr;
+use std::{net::SocketAddr, rc::Rc};
 use tokio::time::Instant;
 
 /// Which replies a client wants (`CLIENT REPLY`).
@@ -34,6 +34,8 @@ pub(super) struct Session {
     /// `CLIENT SETINFO`.
     pub(super) lib_version: Bytes,
     pub(super) replies: Replies,
+    /// Shared with what is in flight.
+    pub(super) mark: Rc<Mark>,
 }
 
 impl Session {
@@ -50,13 +52,16 @@ impl Session {
             lib_name: Bytes::new(),
             lib_version: Bytes::new(),
             replies: Replies::On,
+            mark: Rc::default(),
         }
     }
 
     /// `RESET`: as it began.
     pub(super) fn reset(&mut self, open: bool) {
-        *self =
-            Session { opened: self.opened, ..Session::new(self.id, self.peer, self.local, open) };
+        let mark = Rc::clone(&self.mark);
+        mark.keep.set(false);
+        let opened = self.opened;
+        *self = Session { opened, mark, ..Session::new(self.id, self.peer, self.local, open) };
     }
 
     /// The line of `CLIENT LIST`.

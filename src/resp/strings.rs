@@ -247,12 +247,12 @@ fn mget(call: &mut Call<'_>) -> Result<Action, Failure> {
     let [_, keys @ ..] = call.args else { return Err(call.wrong_arguments()) };
     let keys = keys.iter().map(|key| Ok((call.key(key)?, Command::Get)));
     let commands = keys.collect::<Result<Vec<_>, Failure>>()?;
-    let node = call.shared.node.clone();
+    let asking = call.asking();
     let most = call.shared.settings.limits.client_output_bytes;
     Ok(Action::Task(Box::pin(async move {
         let mut values = Vec::new();
         let mut bytes = 0;
-        let mut ends = std::pin::pin!(execute::each(&node, commands));
+        let mut ends = std::pin::pin!(execute::each(&asking, commands));
         while let Some(end) = ends.next().await {
             let frame = execute::ended(end, Shape::Plain, true);
             match &frame {
@@ -280,9 +280,9 @@ fn mset(call: &mut Call<'_>) -> Result<Action, Failure> {
     for [key, value] in pairs {
         commands.insert(call.key(key)?, plain_set(call, value, Expiry::Clear, false)?);
     }
-    let node = call.shared.node.clone();
+    let asking = call.asking();
     Ok(Action::Task(Box::pin(async move {
-        match execute::write_each(node, commands.into_iter().collect()).await {
+        match execute::write_each(asking, commands.into_iter().collect()).await {
             Ok(_) => Frame::Ok,
             Err(text) => Frame::Error(text),
         }

@@ -1,11 +1,14 @@
 //! What a state machine wants done, in the order in which it must happen.
 
 use crate::{
+    ballot::{Ballot, Stamp},
     chain::config::Seat,
     message::Message,
+    recent::OpId,
     record::{Key, Record},
     ring::{NodeId, RangeId},
 };
+use std::time::Duration;
 
 /// A durable change at a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +47,76 @@ pub enum Effect {
         /// Larger than any round seen.
         above: u64,
     },
+    /// A fact for whoever looks on; nothing is to be done, and leaving it out changes nothing.
+    Note(Note),
+}
+
+/// What a coordinator has decided. What follows it in the list is its consequence, up to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// A round begins.
+    Round {
+        /// Of this kind.
+        kind: RoundKind,
+        /// Its stamp: of a prepare the ballot alone, of a query the state that is believed.
+        stamp: Stamp,
+        /// The first operation that it serves, with its attempt; none where nobody waits any more.
+        lead: Option<(OpId, u32)>,
+    },
+    /// The round also serves this operation.
+    Serves {
+        /// Which.
+        op: OpId,
+        /// Which attempt at it.
+        attempt: u32,
+    },
+    /// The round has its quorum.
+    Quorum {
+        /// Of this kind.
+        kind: RoundKind,
+        /// What was promised, chosen or found.
+        stamp: Stamp,
+    },
+    /// A read found no agreement: the state is written back before it is shown.
+    WriteBack,
+    /// The round is given up and its ballot with it.
+    GivenUp {
+        /// Of this kind.
+        kind: RoundKind,
+        /// Its ballot, where it had one.
+        ballot: Ballot,
+    },
+    /// A pause, so that one of two rivals wins.
+    BackOff {
+        /// This long.
+        span: Duration,
+    },
+}
+
+/// The kinds of rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoundKind {
+    /// The own replica is asked for a fresh ballot.
+    Begin,
+    /// Phase one.
+    Prepare,
+    /// Phase two.
+    Accept,
+    /// A read.
+    Query,
+}
+
+impl RoundKind {
+    /// Its name, as the message that it sends.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            RoundKind::Begin => "Begin",
+            RoundKind::Prepare => "Prepare",
+            RoundKind::Accept => "Accept",
+            RoundKind::Query => "Query",
+        }
+    }
 }
 
 /// Collects effects; the machines append to it.

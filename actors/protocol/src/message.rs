@@ -167,6 +167,8 @@ messages! {
     21 Greet,
     /// Peer → the node that starts.
     22 Welcome,
+    /// Router → replicas: this request is worth looking at, write down what you remember of it.
+    23 Keep,
     /// Chain: a message of the register that holds the configuration.
     40 ConfigRound,
     /// Predecessor → successor: store this and pass it on.
@@ -505,6 +507,18 @@ pub struct Welcome {
     pub ceiling: u64,
 }
 
+/// A request that ended slowly, badly, or at a second attempt: who has records of its key in
+/// memory writes those of this time down. For people; no decision rests on it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Keep {
+    /// Of which key.
+    pub key: Key,
+    /// Which operation.
+    pub op: OpId,
+    /// How long ago it began, milliseconds.
+    pub ago: u32,
+}
+
 impl Message {
     /// Who asked, where this is the answer to a listing.
     #[must_use]
@@ -553,6 +567,7 @@ impl fmt::Display for Message {
             Message::Welcome(m) => {
                 write!(f, " known_store={:016x} ceiling={}", m.known_store, m.ceiling)
             }
+            Message::Keep(m) => write!(f, " key={} op={} of {} ms ago", m.key, m.op, m.ago),
             Message::ConfigRound(m) => write!(f, " range={} {m}", m.range.0),
             Message::Forward(m) => write!(f, " {m}"),
             Message::Acked(m) => write!(f, " {m}"),
@@ -564,6 +579,33 @@ impl fmt::Display for Message {
             Message::Attach(m) => write!(f, " range={} e{}", m.range.0, m.config.epoch),
             Message::Attached(m) => write!(f, " range={} e{}", m.range.0, m.epoch),
             Message::Probe(_) | Message::Alive(_) | Message::Missed(_) => Ok(()),
+        }
+    }
+}
+
+impl Outcome {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Outcome::Done { .. } => "done",
+            Outcome::NotProposed(reason) => reason.name(),
+            Outcome::Unknown => "outcome unknown",
+            Outcome::ResultLost => "result lost",
+        }
+    }
+}
+
+impl Reason {
+    /// In a few words.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::NoQuorum => "no quorum",
+            Reason::Overloaded => "overloaded",
+            Reason::Learning => "learning",
+            Reason::Stale => "stale",
+            Reason::NotReplica => "not a replica",
         }
     }
 }

@@ -63,6 +63,8 @@ pub enum Step {
     },
     /// No answer came within the time-out.
     TimedOut {
+        /// For this operation.
+        op: OpId,
         /// From this coordinator.
         node: NodeId,
         /// To a request sent then.
@@ -147,9 +149,9 @@ pub struct Routing {
     heard: BTreeMap<NodeId, Time>,
     /// The chains as far as they are known: a hint, members know better.
     chains: BTreeMap<RangeId, Chain>,
-    /// When each node was sent the first request since then: a hedged operation is over long before
+    /// When each node was sent the first request since then, and which: a hedged operation is over long before
     /// its silent coordinator would have timed out.
-    owed: BTreeMap<NodeId, Time>,
+    owed: BTreeMap<NodeId, (Time, u64)>,
     hedge: Hedge,
     hedges: u64,
 }
@@ -333,7 +335,8 @@ impl Routing {
                     self.reschedule(seq, now + self.config.request_timeout);
                     continue;
                 }
-                out.push(Step::TimedOut { node: last.to, sent: last.sent });
+                let (op, node, sent) = (self.op(seq), last.to, last.sent);
+                out.push(Step::TimedOut { op, node, sent });
             }
             if pending.ends <= now {
                 let verdict = pending.verdict();
@@ -405,10 +408,12 @@ impl Routing {
     /// Names the nodes that owe an answer for longer than the time-out; each debt once.
     fn dun(&mut self, now: Time, out: &mut Vec<Step>) {
         let timeout = self.config.request_timeout;
-        self.owed.retain(|node, sent| {
+        let (router, incarnation) = (self.me, self.incarnation);
+        self.owed.retain(|node, (sent, seq)| {
             let due = now.since(*sent) >= timeout;
             if due {
-                out.push(Step::TimedOut { node: *node, sent: *sent });
+                let op = OpId { router, incarnation, seq: *seq };
+                out.push(Step::TimedOut { op, node: *node, sent: *sent });
             }
             !due
         });
@@ -434,7 +439,8 @@ impl Routing {
     /// the others, whose answers may lie here unread. So it does not count, neither against them
     /// nor against the operations in flight; of a long one only so much as keeps `ends` in bounds.
     pub fn stood_still(&mut self, span: Duration) {
-        for time in self.heard.values_mut().chain(self.owed.values_mut()) {
+        let owed = self.owed.values_mut().map(|(since, _)| since);
+        for time in self.heard.values_mut().chain(owed) {
             *time = *time + span;
         }
         for (seq, pending) in &mut self.pending {
@@ -451,7 +457,8 @@ impl Routing {
     /// When to call [`Routing::wake`]; none while nothing is in flight and nobody owes an answer.
     #[must_use]
     pub fn next_wake(&self) -> Option<Time> {
-        let dunned = self.owed.values().min().map(|since| *since + self.config.request_timeout);
+        let owed = self.owed.values().map(|(since, _)| *since).min();
+        let dunned = owed.map(|since| since + self.config.request_timeout);
         self.timers.first().map(|(at, _)| *at).into_iter().chain(dunned).min()
     }
 
@@ -513,7 +520,7 @@ impl Routing {
         };
         out.push(Step::Ask { to, request });
         if to != self.me {
-            self.owed.entry(to).or_insert(now);
+            self.owed.entry(to).or_insert((now, seq));
         }
         self.hedge.earn();
         let hedged = self.hedge.after().filter(|_| first && to != self.me);

@@ -304,7 +304,9 @@ impl Scenario {
                 }
                 Effect::Persist(_) => {}
                 Effect::Send { to, message } => self.send(state, NODES[at], to, message),
-                Effect::Begin { .. } => unreachable!("chains begin their ballots themselves"),
+                Effect::Begin { .. } | Effect::Note(_) => {
+                    unreachable!("chains begin their ballots themselves, and note nothing")
+                }
             }
         }
     }

@@ -266,7 +266,9 @@ impl Cluster {
                 Effect::Send { to, message } => {
                     self.wire.push_back(Envelope { from: id, to, message });
                 }
-                Effect::Begin { .. } => unreachable!("chains begin their ballots themselves"),
+                Effect::Begin { .. } | Effect::Note(_) => {
+                    unreachable!("chains begin their ballots themselves, and note nothing")
+                }
             }
         }
     }

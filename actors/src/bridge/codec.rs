@@ -1,12 +1,14 @@
 //! Frames: what a message is on the wire. No input or output here, only bytes.
 //!
 //! ```text
-//! length u32 LE │ tag u16 LE │ checksum u32 LE │ body
-//!               └──────────── length ─────────────────┘
+//! length u32 LE │ tag u16 LE │ checksum u32 LE │ trace, if any │ body
+//!               └──────────────────── length ───────────────────────┘
 //! ```
 //!
-//! The body is the message's struct in postcard. The checksum is the CRC-32 of length, tag and body,
-//! so that a flipped bit costs the connection and never becomes another value. The tag says which
+//! The body is the message's struct in postcard. In front of it may stand a [`Trace`], also in
+//! postcard: then the tag's highest bit is set ([`TRACED`]), which no message's own tag has. A peer
+//! of [version](super::hello) 1 knows no traces and is sent none. The
+//! checksum is the CRC-32 of length, tag, trace and body, so that a flipped bit costs the connection and never becomes another value. The tag says which
 //! struct follows ([`Message::TAGS`]); one that this version does not know is skipped by its length
 //! and reported, so that a newer peer may say more.
 //!
@@ -18,9 +20,10 @@
 //! right length; where the length itself is hit, a wrong frame passes once in 2³². It is no defence
 //! against someone who wants to deceive: that is the network's duty, see [`super::hello`].
 
+use crate::flow::RecordId;
 use bytes::{Buf, BufMut, BytesMut};
 use postcard::{Deserializer, ser_flavors::Flavor, serialize_with_flavor};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 use simpledynamo_protocol::message::Message;
 use std::fmt;
 
@@ -29,6 +32,32 @@ pub const HEADER_BYTES: usize = LENGTH_BYTES + FOLLOWING_MIN;
 const LENGTH_BYTES: usize = 4;
 /// The smallest length a frame may declare: tag and checksum of an empty body.
 const FOLLOWING_MIN: usize = 6;
+
+/// The bit of a tag that says that a trace stands before the body.
+pub const TRACED: u16 = 0x8000;
+
+/// What travels with a message for flow records and nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// The number of its sending among the records of the sender's life. Node and life are known
+    /// from the hello.
+    pub seq: u64,
+    /// What follows from it is to be written down.
+    pub keep: bool,
+    /// What led to it.
+    pub cause: Told,
+}
+
+/// A cause as it travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Told {
+    /// Nothing known.
+    Nothing,
+    /// This record of the sender's present life.
+    Own(u64),
+    /// Any other record.
+    Other(RecordId),
+}
 
 /// Why bytes are no frame, or a message does not become one. On a connection every one of them ends
 /// it: after a broken frame nobody knows where the next begins.
@@ -70,12 +99,18 @@ impl fmt::Display for CodecError {
 
 impl std::error::Error for CodecError {}
 
-/// Appends `message` as one frame to `out` and returns the frame's size in bytes.
+/// Appends `message` as one frame to `out` and returns the frame's size in bytes, with its trace
+/// where there is one.
 ///
 /// # Errors
 /// [`CodecError::TooLarge`] where the frame would be larger than `limit` bytes; `out` is then as it
 /// was, and has never held more than `limit` bytes beyond it.
-pub fn encode(message: &Message, out: &mut BytesMut, limit: usize) -> Result<usize, CodecError> {
+pub fn encode(
+    message: &Message,
+    trace: Option<&Trace>,
+    out: &mut BytesMut,
+    limit: usize,
+) -> Result<usize, CodecError> {
     let start = out.len();
     let too_large = CodecError::TooLarge { bytes: 0, limit };
     if limit < HEADER_BYTES {
@@ -83,7 +118,13 @@ pub fn encode(message: &Message, out: &mut BytesMut, limit: usize) -> Result<usi
     }
     out.put_bytes(0, HEADER_BYTES);
     let room = limit - HEADER_BYTES;
-    let written = serialize_with_flavor(&Body(message), Tail { out, room });
+    let traced = match trace {
+        Some(trace) => serialize_with_flavor(trace, Tail { out, room }),
+        None => Ok(()),
+    };
+    let room = limit.saturating_sub(out.len() - start);
+    let written = traced.and_then(|()| serialize_with_flavor(&Body(message), Tail { out, room }));
+    let tag = message.tag() | if trace.is_some() { TRACED } else { 0 };
     let size = out.len() - start;
     let length = u32::try_from(size - LENGTH_BYTES);
     let (Ok(()), Ok(length)) = (written, length) else {
@@ -94,8 +135,8 @@ pub fn encode(message: &Message, out: &mut BytesMut, limit: usize) -> Result<usi
     let (header, body) = frame.split_at_mut(HEADER_BYTES.min(size));
     let mut header = header;
     header.put_u32_le(length);
-    header.put_u16_le(message.tag());
-    header.put_u32_le(checksum(length, message.tag(), body));
+    header.put_u16_le(tag);
+    header.put_u32_le(checksum(length, tag, body));
     Ok(size)
 }
 
@@ -104,6 +145,8 @@ pub fn encode(message: &Message, out: &mut BytesMut, limit: usize) -> Result<usi
 pub enum Decoded {
     /// A message.
     Message(Message),
+    /// A message with its trace.
+    Traced(Message, Trace),
     /// A whole frame of a tag that this version does not know; skipped.
     Unknown(u16),
 }
@@ -142,17 +185,44 @@ impl Decoder {
             return Err(CodecError::Checksum);
         }
         let mut body = Deserializer::from_bytes(rest);
+        let (tag, traced) = (tag & !TRACED, tag & TRACED != 0);
+        let trace = traced.then(|| Trace::deserialize(&mut body)).transpose();
+        let trace = trace.map_err(|_| CodecError::Body(tag))?;
         let message = Message::deserialize_body(tag, &mut body);
         let left = body.finalize().map_or(0, <[u8]>::len);
         let decoded = match message {
             Err(_) => return Err(CodecError::Body(tag)),
             Ok(Some(_)) if left > 0 => return Err(CodecError::TrailingBytes(tag)),
-            Ok(Some(message)) => Decoded::Message(message),
+            Ok(Some(message)) => match trace {
+                Some(trace) => Decoded::Traced(message, trace),
+                None => Decoded::Message(message),
+            },
             Ok(None) => Decoded::Unknown(tag),
         };
         received.advance(size);
         Ok(Some(decoded))
     }
+}
+
+/// The numbers of the traced frames among these whole frames, in order.
+pub(super) fn traced(frames: &[u8]) -> Vec<u64> {
+    let (mut numbers, mut rest) = (Vec::new(), frames);
+    while let Some((length, after)) = split_u32(rest) {
+        let Some((frame, next)) =
+            usize::try_from(length).ok().and_then(|length| after.split_at_checked(length))
+        else {
+            break;
+        };
+        rest = next;
+        let tag = frame.first_chunk().map_or(0, |tag| u16::from_le_bytes(*tag));
+        let trace = frame.get(FOLLOWING_MIN..).unwrap_or_default();
+        if tag & TRACED != 0
+            && let Ok((Trace { seq, .. }, _)) = postcard::take_from_bytes(trace)
+        {
+            numbers.push(seq);
+        }
+    }
+    numbers
 }
 
 fn split_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {

@@ -74,7 +74,7 @@ pub async fn in_time<T>(
     tokio::time::timeout(HANDSHAKE_TIME_MAX, part).await.unwrap_or(Err(HandshakeError::TooSlow))
 }
 
-/// The dialer's side, to the end: messages may follow.
+/// The dialer's side, to the end: messages may follow, in the version that is given back.
 ///
 /// # Errors
 /// Every [`HandshakeError`]; the stream is to be dropped.
@@ -83,7 +83,7 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     credentials: &Credentials,
     to: NodeId,
     connection: u64,
-) -> Result<PeerIdentity, HandshakeError> {
+) -> Result<(PeerIdentity, u16), HandshakeError> {
     let dialing = Dialing::begin(credentials, to, connection, challenge()?);
     write_packet(stream, &Packet::Hello(dialing.hello)).await?;
     let Packet::HelloBack(offer, proof) = read_packet(stream).await? else {
@@ -95,7 +95,7 @@ pub async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
     };
     write_packet(stream, &Packet::Proof(own)).await?;
     match read_packet(stream).await? {
-        Packet::Ready => Ok(peer),
+        Packet::Ready => Ok((peer, offer.version)),
         _ => refuse(stream, Refusal::OutOfTurn).await,
     }
 }

@@ -34,7 +34,9 @@ pub const MAGIC: [u8; 4] = *b"SDYN";
 /// The oldest version this build speaks.
 pub const VERSION_MIN: u16 = 1;
 /// The newest version this build speaks.
-pub const VERSION_MAX: u16 = 1;
+pub const VERSION_MAX: u16 = VERSION_TRACES;
+/// From this version on a frame may carry a [trace](super::codec::Trace).
+pub const VERSION_TRACES: u16 = 2;
 /// Largest body of a packet, bytes: a hello of the largest numbers takes about 100. A stranger can
 /// make us keep no more than this.
 pub const PACKET_BYTES_MAX: usize = 256;
@@ -396,8 +398,10 @@ mod tests {
         for spoil in spoilers {
             assert_eq!(exchange(&a, &b, 2, spoil), Err(Refusal::BadProof));
         }
-        let version = Refusal::Version { min: 1, max: 1 };
-        assert_eq!(exchange(&a, &b, 2, |offer, _| offer.version = 2), Err(version));
+        let version = Refusal::Version { min: 1, max: 2 };
+        assert_eq!(exchange(&a, &b, 2, |offer, _| offer.version = 3), Err(version));
+        let older = exchange(&a, &b, 2, |offer, _| offer.version = 1);
+        assert_eq!(older, Err(Refusal::BadProof), "nobody can bargain it down");
         let other = Refusal::WrongNode { is: NodeId(5) };
         assert_eq!(exchange(&a, &b, 2, |offer, _| offer.from = NodeId(5)), Err(other));
     }
@@ -425,10 +429,10 @@ mod tests {
         let (a, b) = (node(1, "x"), node(2, "x"));
         let dialing = Dialing::begin(&a, NodeId(2), 9, [1; 32]);
         let offering = Offering::begin(&b, dialing.hello, [2; 32], |_| true).unwrap();
-        let listener = "7df01009a876af1aff61db2eaa65dd8fe9f97c876114b51365e83fcde0f074f5";
+        let listener = "e2dcbfbb899d630ebce469732f6b1abf7f29a1a5c7b249a678e8ccffeb536ad6";
         assert_eq!(hex(&offering.proof), listener);
         let (own, _) = dialing.answer(&offering.offer, &offering.proof).unwrap();
-        let dialer = "a8f3b2b92a7197d34001ee4eff2e46c9b10c63d1b8885b2d2e1e2eee828f693d";
+        let dialer = "31fac4434b49dce80db5e65fd5f4889b0674c53a299c8d847ff73af9c9cd3e43";
         assert_eq!(hex(&own), dialer);
     }
 
@@ -440,11 +444,13 @@ mod tests {
             let hello = Hello { version_min: min, version_max: max, ..hello };
             Offering::begin(&b, hello, [2; 32], |_| true).map(|offering| offering.offer.version)
         };
+        let none = Err(Refusal::Version { min: 1, max: 2 });
         assert_eq!(offered(1, 1), Ok(1));
-        assert_eq!(offered(0, 9), Ok(1));
-        assert_eq!(offered(2, 9), Err(Refusal::Version { min: 1, max: 1 }));
-        assert_eq!(offered(0, 0), Err(Refusal::Version { min: 1, max: 1 }));
-        assert_eq!(offered(3, 1), Err(Refusal::Version { min: 1, max: 1 }), "an empty range");
+        assert_eq!(offered(0, 9), Ok(2));
+        assert_eq!(offered(2, 9), Ok(2));
+        assert_eq!(offered(3, 9), none);
+        assert_eq!(offered(0, 0), none);
+        assert_eq!(offered(3, 1), none, "an empty range");
     }
 
     #[test]

@@ -21,11 +21,17 @@
 //! frames, those that the peer did receive before the end included.
 
 use super::{
-    Counters, Inbound, PeerIdentity, codec,
+    Counters, FAMILIES, Inbound, LinkFigures, PeerIdentity,
+    codec::{self, Trace},
+    family,
     gate::Gate,
     handshake::{self, HandshakeError},
-    hello::{Credentials, Refusal},
+    hello::{Credentials, Refusal, VERSION_TRACES},
     net::Net,
+};
+use crate::{
+    flow::{Origin, Recorder},
+    metrics::{Histogram, Reading},
 };
 use bytes::BytesMut;
 use simpledynamo_protocol::{message::Message, ring::NodeId};
@@ -95,6 +101,9 @@ struct Shared {
     counters: Rc<RefCell<Counters>>,
     gate: Gate,
     connections: Cell<u64>,
+    sent: Cell<[u64; FAMILIES.len()]>,
+    batches: Histogram,
+    recorder: Recorder,
 }
 
 #[derive(Default)]
@@ -106,6 +115,10 @@ struct Queue {
     writing_bytes: usize,
     writing_frames: u64,
     state: State,
+    /// The peer is known to read no traces.
+    plain: bool,
+    /// Some that wait have traces.
+    traced: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -117,7 +130,7 @@ enum State {
 }
 
 impl Link {
-    pub(super) fn new(route: Route, counters: Rc<RefCell<Counters>>) -> Link {
+    pub(super) fn new(route: Route, counters: Rc<RefCell<Counters>>, recorder: Recorder) -> Link {
         Link(Rc::new(Shared {
             route,
             queue: RefCell::default(),
@@ -126,37 +139,71 @@ impl Link {
             counters,
             gate: Gate::default(),
             connections: Cell::new(0),
+            sent: Cell::default(),
+            batches: Histogram::default(),
+            recorder,
         }))
     }
 
     /// Encodes `message` for the peer, or drops it; never waits.
-    pub(super) fn send(&self, message: &Message) -> Sent {
+    pub(super) fn send(&self, message: &Message, origin: Origin) -> Sent {
+        let mut sent = Sent::Queued;
+        let mut bytes = 0;
+        self.0.recorder.send(self.0.route.peer, message, origin, |trace| {
+            (sent, bytes) = self.queue(message, trace);
+            match sent {
+                Sent::Queued => Ok(bytes),
+                Sent::Full => Err("too much waits for that node"),
+                Sent::Unconnected => Err("no connection"),
+                Sent::TooLarge => Err("larger than a frame may be"),
+                Sent::NoSuchPeer => Err("no such node"),
+            }
+        });
+        if sent == Sent::TooLarge {
+            let (name, peer) = (message.name(), self.0.route.peer);
+            let limit = self.0.route.frame_bytes;
+            self.0.gate.warn(|| {
+                format!("dropped {name} for node {peer}: it does not fit into {limit} bytes")
+            });
+        }
+        sent
+    }
+
+    /// What became of it, and its size.
+    fn queue(&self, message: &Message, trace: Option<Trace>) -> (Sent, usize) {
         let mut queue = self.0.queue.borrow_mut();
         let mut counters = self.0.counters.borrow_mut();
         if matches!(queue.state, State::BackingOff) {
             counters.dropped_unconnected += 1;
-            return Sent::Unconnected;
+            return (Sent::Unconnected, 0);
         }
-        let Route { frame_bytes, peer_bytes, peer, .. } = self.0.route;
+        let Route { frame_bytes, peer_bytes, .. } = self.0.route;
         let room = peer_bytes.saturating_sub(queue.waiting.len() + queue.writing_bytes);
         let idle = queue.waiting.is_empty();
-        match codec::encode(message, &mut queue.waiting, room.min(frame_bytes)) {
-            Ok(_) => queue.frames += 1,
+        let trace = trace.filter(|_| !queue.plain);
+        queue.traced |= trace.is_some();
+        let limit = room.min(frame_bytes);
+        let bytes = match codec::encode(message, trace.as_ref(), &mut queue.waiting, limit) {
+            Ok(bytes) => bytes,
             Err(_) if room < frame_bytes => {
                 counters.dropped_full += 1;
-                return Sent::Full;
+                return (Sent::Full, 0);
             }
-            Err(error) => {
+            Err(_) => {
                 counters.dropped_large += 1;
-                let name = message.name();
-                self.0.gate.warn(|| format!("dropped {name} for node {peer}: {error}"));
-                return Sent::TooLarge;
+                return (Sent::TooLarge, 0);
             }
+        };
+        queue.frames += 1;
+        let mut sent = self.0.sent.get();
+        if let Some(count) = sent.get_mut(family(message)) {
+            *count += 1;
         }
+        self.0.sent.set(sent);
         if idle {
             self.0.wake.notify_one();
         }
-        Sent::Queued
+        (Sent::Queued, bytes)
     }
 
     /// Cuts the present back-off short, or the next one: a hint about when to dial, nothing else. A
@@ -179,6 +226,21 @@ impl Link {
         queue.waiting.len() + queue.writing_bytes
     }
 
+    /// For people and metrics.
+    pub(super) fn figures(&self) -> LinkFigures {
+        LinkFigures {
+            peer: self.0.route.peer,
+            connected: self.identity().is_some(),
+            waiting: self.waiting(),
+            sent: self.0.sent.get(),
+        }
+    }
+
+    /// How many frames went with one write.
+    pub(super) fn frames_per_write(&self) -> Reading {
+        self.0.batches.read()
+    }
+
     /// The link's task: dials, carries, dials again; ends only when it is aborted.
     pub(super) async fn run<N: Net>(
         self,
@@ -192,10 +254,10 @@ impl Link {
             self.0.queue.borrow_mut().state = State::Dialing;
             let dialed = handshake::in_time(self.dial(&net, &credentials)).await;
             match dialed.and_then(|dialed| refuse_the_past(dialed, &*inbound)) {
-                Ok((stream, identity)) => {
+                Ok((stream, identity, version)) => {
                     log::info!("connected to node {peer} at {}", self.0.route.address);
                     let since = Instant::now();
-                    self.connected(identity);
+                    self.connected(identity, version);
                     inbound.met(identity);
                     let end = self.carry(stream).await;
                     log::info!("connection to node {peer} ended: {end}");
@@ -227,13 +289,13 @@ impl Link {
         &self,
         net: &N,
         credentials: &Credentials,
-    ) -> Result<(N::Stream, PeerIdentity), HandshakeError> {
+    ) -> Result<(N::Stream, PeerIdentity, u16), HandshakeError> {
         let Route { address, peer, .. } = self.0.route;
         let number = self.0.connections.get() + 1;
         self.0.connections.set(number);
         let mut stream = net.connect(address).await?;
-        let identity = handshake::dial(&mut stream, credentials, peer, number).await?;
-        Ok((stream, identity))
+        let (identity, version) = handshake::dial(&mut stream, credentials, peer, number).await?;
+        Ok((stream, identity, version))
     }
 
     /// Writes what gathers until the connection ends; says why it did.
@@ -267,6 +329,7 @@ impl Link {
         }
         let mut queue = self.0.queue.borrow_mut();
         std::mem::swap(&mut queue.waiting, batch);
+        queue.traced = false;
         queue.writing_bytes = batch.len();
         queue.writing_frames = std::mem::take(&mut queue.frames);
         !batch.is_empty()
@@ -290,11 +353,19 @@ impl Link {
         }
         let frames = std::mem::take(&mut self.0.queue.borrow_mut().writing_frames);
         self.0.counters.borrow_mut().frames_out += frames;
+        self.0.batches.record(frames);
         stream.flush().await
     }
 
-    fn connected(&self, identity: PeerIdentity) {
-        self.0.queue.borrow_mut().state = State::Connected(identity);
+    fn connected(&self, identity: PeerIdentity, version: u16) {
+        let mut queue = self.0.queue.borrow_mut();
+        queue.state = State::Connected(identity);
+        queue.plain = version < VERSION_TRACES;
+        if queue.plain && queue.traced {
+            // It came back as an older version than it was, and could not read what waits.
+            self.forget(&mut queue, "that node was set back to an older version");
+        }
+        drop(queue);
         self.0.gate.open();
         self.0.counters.borrow_mut().connects += 1;
     }
@@ -312,7 +383,15 @@ impl Link {
     fn back_off(&self) {
         let mut queue = self.0.queue.borrow_mut();
         queue.state = State::BackingOff;
-        queue.waiting = BytesMut::new();
+        self.forget(&mut queue, "no connection");
+    }
+
+    /// Drops what waits.
+    fn forget(&self, queue: &mut Queue, why: &'static str) {
+        let waiting = std::mem::take(&mut queue.waiting);
+        if std::mem::take(&mut queue.traced) {
+            self.0.recorder.forgotten(&codec::traced(&waiting), why);
+        }
         self.0.counters.borrow_mut().dropped_unconnected += std::mem::take(&mut queue.frames);
     }
 }
@@ -334,11 +413,11 @@ async fn end_of_turn() {
 
 /// A peer that came back from an older data directory must not count messages as received.
 fn refuse_the_past<S>(
-    (stream, peer): (S, PeerIdentity),
+    (stream, peer, version): (S, PeerIdentity, u16),
     inbound: &dyn Inbound,
-) -> Result<(S, PeerIdentity), HandshakeError> {
+) -> Result<(S, PeerIdentity, u16), HandshakeError> {
     match inbound.later_life(peer) {
-        None => Ok((stream, peer)),
+        None => Ok((stream, peer, version)),
         Some(incarnation) => {
             Err(HandshakeError::Refusing(Refusal::Stale { incarnation, connection: 0 }))
         }

@@ -25,6 +25,7 @@ use super::{
     hello::{Credentials, Refusal},
     net::Net,
 };
+use crate::flow::Recorder;
 use bytes::BytesMut;
 use simpledynamo_protocol::ring::NodeId;
 use std::{
@@ -62,6 +63,7 @@ struct Shared {
     frame_bytes: usize,
     inbound: Rc<dyn Inbound>,
     counters: Rc<RefCell<Counters>>,
+    recorder: Recorder,
     seats: RefCell<Seats>,
     open: RefCell<Open>,
     refusals: Gate,
@@ -84,6 +86,7 @@ impl Listening {
         frame_bytes: usize,
         inbound: Rc<dyn Inbound>,
         counters: Rc<RefCell<Counters>>,
+        recorder: Recorder,
     ) -> Listening {
         Listening(Rc::new(Shared {
             credentials,
@@ -91,6 +94,7 @@ impl Listening {
             frame_bytes,
             inbound,
             counters,
+            recorder,
             seats: RefCell::default(),
             open: RefCell::default(),
             refusals: Gate::default(),
@@ -194,7 +198,7 @@ impl Listening {
     async fn read<S: AsyncRead + Unpin>(
         &self,
         mut stream: S,
-        peer: NodeId,
+        peer: PeerIdentity,
         close: &Notify,
     ) -> io::Result<()> {
         let decoder = Decoder::new(self.0.frame_bytes);
@@ -224,21 +228,27 @@ impl Listening {
         &self,
         decoder: &Decoder,
         received: &mut BytesMut,
-        peer: NodeId,
+        peer: PeerIdentity,
     ) -> Result<(), CodecError> {
-        while let Some(decoded) = decoder.decode(received)? {
-            let mut counters = self.0.counters.borrow_mut();
-            match decoded {
-                Decoded::Message(message) => {
-                    counters.frames_in += 1;
-                    // The receiver may send at once, which counts too.
-                    drop(counters);
-                    self.0.inbound.deliver(peer, message);
+        loop {
+            let before = received.len();
+            let Some(decoded) = decoder.decode(received)? else { return Ok(()) };
+            let (message, trace) = match decoded {
+                Decoded::Message(message) => (message, None),
+                Decoded::Traced(message, trace) => (message, Some(trace)),
+                Decoded::Unknown(_) => {
+                    self.0.counters.borrow_mut().unknown_tags += 1;
+                    continue;
                 }
-                Decoded::Unknown(_) => counters.unknown_tags += 1,
-            }
+            };
+            // Given back before the message is handed in: the receiver may send at once, which counts
+            // too.
+            self.0.counters.borrow_mut().frames_in += 1;
+            let PeerIdentity { id, incarnation, .. } = peer;
+            let bytes = before - received.len();
+            let cause = self.0.recorder.received(id, incarnation, &message, trace, bytes);
+            self.0.inbound.deliver(id, message, cause);
         }
-        Ok(())
     }
 }
 
@@ -260,7 +270,7 @@ impl Place {
         listening.0.counters.borrow_mut().accepts += 1;
         log::info!("node {} connected from {from}", peer.id);
         listening.0.inbound.met(peer);
-        match listening.read(stream, peer.id, &close).await {
+        match listening.read(stream, peer, &close).await {
             Ok(()) => log::info!("connection from node {} ended: it closed it", peer.id),
             Err(error) => log::info!("connection from node {} ended: {error}", peer.id),
         }

@@ -40,7 +40,11 @@ mod tests;
 
 pub use link::Sent;
 
-use crate::settings::Settings;
+use crate::{
+    flow::{Cause, Origin, Recorder},
+    metrics::Reading,
+    settings::Settings,
+};
 use hello::Credentials;
 use link::{Link, Route};
 use listen::Listening;
@@ -62,8 +66,8 @@ pub struct PeerIdentity {
 
 /// What takes in what peers send. Called on the bridge's thread; it must not wait.
 pub trait Inbound: 'static {
-    /// A message of `from`, whose hello was proved.
-    fn deliver(&self, from: NodeId, message: Message);
+    /// A message of `from`, whose hello was proved, and what flow records name as its cause.
+    fn deliver(&self, from: NodeId, message: Message, cause: Cause);
 
     /// A hello was completed, on a connection of either direction, once for each. It says which
     /// life of the peer this is, not that the peer is well.
@@ -126,12 +130,57 @@ impl Counters {
     }
 }
 
+/// What travels between two nodes, by its part in the protocol.
+pub const FAMILIES: [&str; 5] = ["request", "prepare", "accept", "read", "other"];
+
+/// The family of a message, as an index of [`FAMILIES`].
+fn family(message: &Message) -> usize {
+    match message {
+        Message::Request(_) | Message::Answer(_) => 0,
+        Message::Prepare(_) | Message::Promise(_) | Message::Refused(_) | Message::NoVote(_) => 1,
+        Message::Accept(_) | Message::Accepted(_) | Message::Forward(_) | Message::Acked(_) => 2,
+        Message::Query(_) | Message::State(_) | Message::Confirm(_) | Message::Confirmed(_) => 3,
+        Message::Probe(_)
+        | Message::Alive(_)
+        | Message::Missed(_)
+        | Message::AskDigests(_)
+        | Message::Digests(_)
+        | Message::AskList(_)
+        | Message::Listed(_)
+        | Message::Fetch(_)
+        | Message::Records(_)
+        | Message::Collect(_)
+        | Message::Greet(_)
+        | Message::Welcome(_)
+        | Message::Keep(_)
+        | Message::ConfigRound(_)
+        | Message::Survey(_)
+        | Message::Present(_)
+        | Message::Announce(_)
+        | Message::Attach(_)
+        | Message::Attached(_) => 4,
+    }
+}
+
+/// The link to one peer, for people and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkFigures {
+    /// To whom.
+    pub peer: NodeId,
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Bytes that wait or are being written.
+    pub waiting: usize,
+    /// Messages taken for it, in the order of [`FAMILIES`].
+    pub sent: [u64; FAMILIES.len()],
+}
+
 /// Starts bridges.
 pub struct Bridge;
 
 impl Bridge {
     /// Listens at `settings.listen`, dials every peer of `settings.peers`, and keeps at it. `me` is
-    /// this life of this node. Must be called inside a `LocalSet`.
+    /// this life of this node. `recorder` takes down what is sent and received. Must be called inside a `LocalSet`.
     ///
     /// # Errors
     /// The network's, where the address cannot be listened at.
@@ -139,6 +188,7 @@ impl Bridge {
         net: N,
         settings: &Settings,
         me: PeerIdentity,
+        recorder: &Recorder,
         inbound: impl Inbound,
     ) -> io::Result<BridgeHandle> {
         let (listener, local) = net.bind(settings.listen).await.map_err(|error| {
@@ -162,7 +212,7 @@ impl Bridge {
                 frame_bytes: limits.frame_bytes,
                 peer_bytes: limits.peer_bytes,
             };
-            let link = Link::new(route, counters.clone());
+            let link = Link::new(route, counters.clone(), recorder.clone());
             let run = link.clone().run(net.clone(), credentials.clone(), inbound.clone());
             tasks.push(spawn_local(run).abort_handle());
             links.insert(peer.id, link);
@@ -173,6 +223,7 @@ impl Bridge {
             limits.frame_bytes,
             Rc::new(Redialing { inbound, links: links.clone() }),
             counters.clone(),
+            recorder.clone(),
         );
         tasks.push(spawn_local(listening.clone().run(net, listener)).abort_handle());
         Ok(BridgeHandle(Rc::new(Running { local, links, listening, tasks, counters })))
@@ -186,8 +237,8 @@ struct Redialing {
 }
 
 impl Inbound for Redialing {
-    fn deliver(&self, from: NodeId, message: Message) {
-        self.inbound.deliver(from, message);
+    fn deliver(&self, from: NodeId, message: Message, cause: Cause) {
+        self.inbound.deliver(from, message, cause);
     }
 
     fn met(&self, peer: PeerIdentity) {
@@ -216,9 +267,10 @@ struct Running {
 
 impl BridgeHandle {
     /// Sends `message` to another node, or drops it; never waits. The message is encoded before this
-    /// returns.
-    pub fn send(&self, to: NodeId, message: &Message) -> Sent {
-        self.0.links.get(&to).map_or(Sent::NoSuchPeer, |link| link.send(message))
+    /// returns. `origin` is for flow records.
+    pub fn send(&self, to: NodeId, message: &Message, origin: impl Into<Origin>) -> Sent {
+        let origin = origin.into();
+        self.0.links.get(&to).map_or(Sent::NoSuchPeer, |link| link.send(message, origin))
     }
 
     /// Where it listens.
@@ -237,6 +289,20 @@ impl BridgeHandle {
     #[must_use]
     pub fn waiting(&self, peer: NodeId) -> usize {
         self.0.links.get(&peer).map_or(0, Link::waiting)
+    }
+
+    /// Every link.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkFigures> {
+        self.0.links.values().map(Link::figures).collect()
+    }
+
+    /// How many frames went with one write, all links together.
+    #[must_use]
+    pub fn frames_per_write(&self) -> Reading {
+        let mut all = Reading::default();
+        self.0.links.values().for_each(|link| all.add(&link.frames_per_write()));
+        all
     }
 
     /// What happened so far.

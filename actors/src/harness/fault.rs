@@ -110,7 +110,8 @@ fn bears_disorder(message: &Message) -> bool {
         | Message::Records(_)
         | Message::Collect(_)
         | Message::Greet(_)
-        | Message::Welcome(_) => false,
+        | Message::Welcome(_)
+        | Message::Keep(_) => false,
     }
 }
 

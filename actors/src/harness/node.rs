@@ -236,7 +236,7 @@ impl Life {
         let network = net.wire.clone();
         let (own_settings, own_clock) = (settings.clone(), clock.clone());
         let parts = Parts { settings, identity, store, clock };
-        let (handle, mut stopper) = wire(net, parts, |writer, replica| {
+        let (handle, mut stopper) = wire(net, parts, false, |writer, replica| {
             let syncing = async move |writes: &[simpledynamo_protocol::effect::Write]| {
                 let span = rng.within(&sync.borrow());
                 #[cfg(feature = "broken-rules")]

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock::Clock,
     messages::{NodeHandle, Phase, Status},
-    settings::{Durability, Limits, Peer, Replication, Settings},
+    settings::{Durability, Flow, Limits, Peer, Replication, Settings},
 };
 use simpledynamo_protocol::ring::{NodeId, Ring};
 use std::{
@@ -122,6 +122,8 @@ impl Config {
             replication: self.replication,
             strategy: strategy.to_owned(),
             durability: Durability::Sync,
+            // In memory: the traces travel, and what is taken down is nobody's.
+            flow: Flow { memory_bytes: 64 * 1024, ..Flow::default() },
             limits: Limits {
                 // Small, so that records are evicted and read again.
                 cache_bytes: 256 * 1024,

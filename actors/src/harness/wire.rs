@@ -538,7 +538,9 @@ fn next_unit(written: &mut BytesMut) -> io::Result<Option<Unit>> {
     let bytes = written.split_to(size).freeze();
     let decoder = Decoder::new(FRAME_BYTES_MAX);
     match decoder.decode(&mut BytesMut::from(bytes.as_ref())) {
-        Ok(Some(Decoded::Message(message))) => Ok(Some(Unit::Frame(bytes, Box::new(message)))),
+        Ok(Some(Decoded::Message(message) | Decoded::Traced(message, _))) => {
+            Ok(Some(Unit::Frame(bytes, Box::new(message))))
+        }
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{other:?}"))),
     }
 }

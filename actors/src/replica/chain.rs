@@ -135,6 +135,7 @@ pub(super) fn is_own(message: &Message) -> bool {
         | Message::Collect(_)
         | Message::Greet(_)
         | Message::Welcome(_)
+        | Message::Keep(_)
         | Message::Announce(_) => false,
     }
 }

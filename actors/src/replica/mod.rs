@@ -9,14 +9,17 @@
 
 mod chain;
 mod listing;
+mod queue;
 mod writer;
 
 pub use chain::Chains;
-pub use writer::{Queue, Shared, Voice, Work, Writer};
+pub use queue::{Queue, Shared, Work};
+pub use writer::{Voice, Watch, Writer};
 
 use crate::{
     bridge::BridgeHandle,
     coordinator::Forget,
+    flow::{Cause, Origin, Recorder},
     membership::{Membership, Progress},
     messages::{LocalGet, LocalPage, LocalRows},
     router::{FromNode, Router},
@@ -25,6 +28,7 @@ use crate::{
     sync::Sync,
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
+use queue::Turned;
 use simpledynamo_protocol::{
     effect::{Effect, Effects},
     message::{self, NoVote, Query, Reason, Round},
@@ -34,7 +38,6 @@ use simpledynamo_protocol::{
 };
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::oneshot;
-use writer::Turned;
 
 /// Coordinators, bridge → replica: a message of the register, of catch-up or of a scan.
 #[derive(Message, Debug)]
@@ -44,6 +47,8 @@ pub struct ToReplica {
     pub from: NodeId,
     /// What.
     pub message: message::Message,
+    /// What flow records name as its cause.
+    pub cause: Cause,
 }
 
 /// The node's own coordinators → replica: a fresh ballot, please, and your promise of it.
@@ -54,6 +59,8 @@ pub struct Begin {
     pub key: Key,
     /// Above this round.
     pub above: u64,
+    /// What flow records name as its cause.
+    pub cause: Cause,
 }
 
 /// Sync → replica: this record is chosen, store it.
@@ -79,12 +86,23 @@ pub enum Part {
     Vote,
 }
 
+/// An answer that waits for its commit.
+#[derive(Debug)]
+pub struct Out {
+    /// To whom.
+    pub to: NodeId,
+    /// What.
+    pub message: message::Message,
+    /// For flow records.
+    pub origin: Origin,
+}
+
 /// Writer thread → replica: durable; let these out.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Committed {
     /// Answers in order.
-    pub out: Vec<(NodeId, message::Message)>,
+    pub out: Vec<Out>,
     /// The acceptor's part from here on.
     pub standing: Standing,
     /// Chains: whether this node holds all that is committed in all its ranges.
@@ -134,6 +152,7 @@ pub struct Replica {
     bridge: BridgeHandle,
     locals: Locals,
     fatal: crate::node::Fatal,
+    recorder: Recorder,
     effects: Effects,
     overflow: VecDeque<Work>,
 }
@@ -149,6 +168,7 @@ impl Replica {
         bridge: BridgeHandle,
         locals: Locals,
         fatal: crate::node::Fatal,
+        recorder: Recorder,
     ) -> Replica {
         Replica {
             me,
@@ -159,19 +179,21 @@ impl Replica {
             bridge,
             locals,
             fatal,
+            recorder,
             effects: Effects::new(),
             overflow: VecDeque::new(),
         }
     }
 
-    fn let_out(&mut self, to: NodeId, message: message::Message) {
+    fn let_out(&mut self, Out { to, message, origin }: Out) {
         if to != self.me {
-            self.bridge.send(to, &message);
+            self.bridge.send(to, &message, origin);
             return;
         }
         let from = self.me;
+        let cause = self.recorder.local(&message, origin);
         if self.level.is_some() && chain::is_own(&message) {
-            return self.enqueue(Work::Message { from, message });
+            return self.enqueue(Work::Message { from, message, cause });
         }
         match message.asker() {
             Some(askers::CATCH_UP | askers::SWEEP) => {
@@ -180,7 +202,7 @@ impl Replica {
             Some(askers::SCAN) => {
                 self.locals.scan.do_send(crate::scan::FromReplica { from, message })
             }
-            _ => self.locals.router.do_send(FromNode { from, message }),
+            _ => self.locals.router.do_send(FromNode { from, message, cause }),
         }
     }
 
@@ -204,19 +226,22 @@ impl Replica {
         let Some(queue) = &self.queue else { return };
         let Err(turned) = queue.push(work) else { return };
         let Turned { work, reason } = *turned;
+        let origin = Origin::from(work.cause());
         if let Some((to, message)) = no_vote(self.me, &work, reason) {
-            self.let_out(to, message);
+            self.let_out(Out { to, message, origin });
         }
     }
 
     /// Answered here and now: the store shows durable records only.
-    fn query(&mut self, from: NodeId, query: &Query) {
+    fn query(&mut self, from: NodeId, query: &Query, cause: Cause) {
+        let queue = waited(cause.at, self.recorder.now());
+        let origin = Origin { cause, queue, handling: 0 };
         match self.store.read(&query.key) {
             Ok(stored) => {
                 Acceptor::answer_query(from, query, stored.as_deref(), &mut self.effects);
                 for effect in std::mem::take(&mut self.effects) {
                     if let Effect::Send { to, message } = effect {
-                        self.let_out(to, message);
+                        self.let_out(Out { to, message, origin });
                     }
                 }
             }
@@ -225,11 +250,16 @@ impl Replica {
     }
 }
 
+/// Microseconds from one time to another, as a record holds them.
+fn waited(from: u64, to: u64) -> u32 {
+    u32::try_from(to.saturating_sub(from)).unwrap_or(u32::MAX)
+}
+
 /// What tells the sender that this replica does not vote in its round.
 fn no_vote(me: NodeId, work: &Work, reason: Reason) -> Option<(NodeId, message::Message)> {
     let (to, key, round) = match work {
         Work::Begin { key, .. } => (me, key, Round::Begin),
-        Work::Message { from, message } => match message {
+        Work::Message { from, message, .. } => match message {
             message::Message::Prepare(ask) => (*from, &ask.key, Round::Ballot(ask.ballot)),
             message::Message::Accept(ask) => {
                 (*from, &ask.key, Round::Ballot(ask.record.stamp.ballot))
@@ -268,12 +298,13 @@ impl Handler<Forget> for Replica {
 impl Handler<ToReplica> for Replica {
     type Result = ();
 
-    fn handle(&mut self, ToReplica { from, message }: ToReplica, _: &mut Context<Self>) {
+    fn handle(&mut self, ask: ToReplica, _: &mut Context<Self>) {
+        let ToReplica { from, message, cause } = ask;
         match message {
             message::Message::Query(query) if self.standing == Standing::Voter => {
-                self.query(from, &query);
+                self.query(from, &query, cause);
             }
-            message => self.enqueue(Work::Message { from, message }),
+            message => self.enqueue(Work::Message { from, message, cause }),
         }
     }
 }
@@ -281,8 +312,8 @@ impl Handler<ToReplica> for Replica {
 impl Handler<Begin> for Replica {
     type Result = ();
 
-    fn handle(&mut self, Begin { key, above }: Begin, _: &mut Context<Self>) {
-        self.enqueue(Work::Begin { key, above });
+    fn handle(&mut self, Begin { key, above, cause }: Begin, _: &mut Context<Self>) {
+        self.enqueue(Work::Begin { key, above, cause });
     }
 }
 
@@ -312,8 +343,8 @@ impl Handler<Committed> for Replica {
             self.locals.membership.do_send(Progress { level, copied: 0 });
         }
         self.drain_overflow();
-        for (to, message) in committed.out {
-            self.let_out(to, message);
+        for out in committed.out {
+            self.let_out(out);
         }
     }
 }

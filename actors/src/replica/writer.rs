@@ -8,9 +8,17 @@
 //!
 //! Listings and digests are answered here too, behind the commit of what came before them.
 
-use super::{Committed, Part, Replica, chain::Chains, listing};
+use super::{
+    Committed, Out, Part, Replica,
+    chain::Chains,
+    listing,
+    queue::{Queue, Shared, Work},
+    waited,
+};
 use crate::{
     clock::Clock,
+    flow::{Cause, Origin},
+    metrics::Metrics,
     node::Fatal,
     storage::{CachedStore, Durability, Store, StoreError},
 };
@@ -18,7 +26,7 @@ use actix::Addr;
 use simpledynamo_protocol::{
     chain::Rows,
     effect::{Effect, Effects, Write},
-    message::{Ask, Message, Reason},
+    message::{Ask, Message},
     record::{Key, Record},
     register::{
         acceptor::{Acceptor, Standing},
@@ -29,145 +37,22 @@ use simpledynamo_protocol::{
 };
 use std::{
     collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::JoinHandle,
+    time::Duration,
 };
-use tokio::sync::{
-    mpsc::{Receiver, Sender, channel, error::TrySendError},
-    oneshot,
+use tokio::{
+    sync::{mpsc::Receiver, oneshot},
+    time::Instant,
 };
 
 /// Operations in one commit.
 pub(super) const BATCH_OPERATIONS: usize = 1_024;
 /// Bytes of records in one commit.
 pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// Operations that wait for the writer; further ones are turned away.
-pub(super) const QUEUE_OPERATIONS: usize = 16_384;
-/// Bytes of records that wait for the writer; further ones are turned away.
-pub(super) const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
-/// One thing for the writer to do.
-#[derive(Debug)]
-pub enum Work {
-    /// What a coordinator, catch-up or a scan asks.
-    Message {
-        /// Who asks.
-        from: NodeId,
-        /// What.
-        message: Message,
-    },
-    /// A ballot for the node's own coordinator.
-    Begin {
-        /// Of this key.
-        key: Key,
-        /// Above this round.
-        above: u64,
-    },
-    /// A chosen record.
-    Install {
-        /// Of this key.
-        key: Key,
-        /// The record.
-        record: Record,
-    },
-    /// The acceptor's part changes.
-    Part(Part),
-    /// Chains: look for time-outs.
-    Tick,
-    /// A peer has lost its store: nothing that it said before counts any more.
-    Forget {
-        /// Which.
-        node: NodeId,
-        /// Told once that is so.
-        done: oneshot::Sender<()>,
-    },
-}
-
-impl Work {
-    /// The key whose record the acceptor must see; none for listings and changes of part.
-    fn key(&self) -> Option<&Key> {
-        match self {
-            Work::Begin { key, .. } | Work::Install { key, .. } => Some(key),
-            Work::Message { message: Message::Prepare(ask), .. } => Some(&ask.key),
-            Work::Message { message: Message::Accept(ask), .. } => Some(&ask.key),
-            Work::Message { message: Message::Collect(ask), .. } => Some(&ask.key),
-            Work::Message { .. } | Work::Part(_) | Work::Tick | Work::Forget { .. } => None,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let record = |record: &Record| {
-            64 + record.datum.value().map_or(0, |value| value.len()) + record.recent.bytes()
-        };
-        match self {
-            Work::Message { message: Message::Accept(ask), .. } => record(&ask.record),
-            Work::Message { message: Message::Forward(forward), .. } => {
-                64 + forward.record.as_ref().map_or(0, record)
-            }
-            Work::Message { message: Message::Request(request), .. } => 64 + request.command.size(),
-            Work::Install { record: stored, .. } => record(stored),
-            Work::Message { .. }
-            | Work::Begin { .. }
-            | Work::Part(_)
-            | Work::Tick
-            | Work::Forget { .. } => 64,
-        }
-    }
-}
-
-/// Work that the queue did not take.
-pub struct Turned {
-    /// It.
-    pub work: Work,
-    /// Why.
-    pub reason: Reason,
-}
-
-/// What others may see of the writer's state, as it is durable.
-#[derive(Debug, Default)]
-pub struct Shared {
-    /// The acceptor's ceiling: no round above it was promised or used.
-    pub ceiling: AtomicU64,
-    /// Rows stored.
-    pub rows: AtomicU64,
-    /// Live rows stored.
-    pub live: AtomicU64,
-    /// Commits.
-    pub commits: AtomicU64,
-    /// Operations in them.
-    pub committed: AtomicU64,
-    /// Bytes that wait in the queue.
-    waiting: AtomicUsize,
-}
-
-/// The way to the writer; bounded.
-pub struct Queue {
-    sender: Sender<(Now, Work)>,
-    clock: Clock,
-    shared: Arc<Shared>,
-}
-
-impl Queue {
-    /// Puts work in the queue.
-    ///
-    /// # Errors
-    /// The work, where too much waits already.
-    pub fn push(&self, work: Work) -> Result<(), Box<Turned>> {
-        let bytes = work.bytes();
-        if self.shared.waiting.load(Ordering::Relaxed) + bytes > QUEUE_BYTES {
-            return Err(Box::new(Turned { work, reason: Reason::Overloaded }));
-        }
-        self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
-        self.sender.try_send((self.clock.now(), work)).map_err(|turned| {
-            self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            let (TrySendError::Full((_, work)) | TrySendError::Closed((_, work))) = turned;
-            Box::new(Turned { work, reason: Reason::Overloaded })
-        })
-    }
-}
+/// How often the store is asked how much of the disk it takes.
+const WEIGH_EVERY: Duration = Duration::from_secs(1);
 
 /// What decides: the acceptor of every key's register, or the chains.
 pub enum Voice {
@@ -216,6 +101,14 @@ impl Voice {
     }
 }
 
+/// What a writer tells about itself.
+pub struct Watch {
+    /// What the node counts.
+    pub metrics: Arc<Metrics>,
+    /// What flow records count their time from; none where nothing is taken down.
+    pub time_from: Option<Instant>,
+}
+
 /// The writer before its thread runs.
 pub struct Writer {
     voice: Voice,
@@ -229,6 +122,10 @@ pub struct Writer {
     now: Now,
     fatal: Fatal,
     batch: Batch,
+    metrics: Arc<Metrics>,
+    weighed: Option<Instant>,
+    /// What flow records count their time from; none where nothing is taken down.
+    time_from: Option<Instant>,
 }
 
 /// What the batch makes of a key.
@@ -245,12 +142,16 @@ struct Batch {
     writes: Vec<Write>,
     overlay: HashMap<Key, Change>,
     effects: Effects,
-    out: Vec<(NodeId, Message)>,
+    out: Vec<Out>,
     /// Questions that must see the commit.
-    reads: Vec<(NodeId, Message)>,
+    reads: Vec<(NodeId, Message, Origin)>,
     operations: u64,
+    /// Of the latest work that a recorded request caused: what chains pass on together names it.
+    latest: Origin,
     /// Who waits until something was forgotten.
     forgotten: Vec<oneshot::Sender<()>>,
+    /// When it was gathered, on the clock of flow records.
+    gathered: u64,
 }
 
 impl Writer {
@@ -265,17 +166,16 @@ impl Writer {
         ring: Ring,
         clock: Clock,
         fatal: Fatal,
+        watch: Watch,
     ) -> Result<(Writer, Queue, Arc<Shared>), StoreError> {
         let mut digests = Digests::new(ring.clone());
         store.list(0, u64::MAX, &mut |row| {
             digests.add_row(&row);
             std::ops::ControlFlow::Continue(())
         })?;
-        let shared = Arc::new(Shared::default());
-        let (sender, receiver) = channel(QUEUE_OPERATIONS);
-        let queue = Queue { sender, clock, shared: shared.clone() };
+        let (queue, shared, receiver) = Queue::new(clock);
         let batch = Batch::default();
-        let writer = Writer {
+        let mut writer = Writer {
             voice,
             store,
             durability,
@@ -286,6 +186,9 @@ impl Writer {
             now: Now::default(),
             fatal,
             batch,
+            metrics: watch.metrics,
+            weighed: None,
+            time_from: watch.time_from,
         };
         writer.publish();
         Ok((writer, queue, shared))
@@ -329,18 +232,23 @@ impl Writer {
     /// Takes one batch out of the queue; the acceptor decides.
     fn gather(&mut self, first: (Now, Work)) -> Result<(), StoreError> {
         let (mut operations, mut bytes) = (0, 0);
+        self.batch.gathered = self.time();
+        self.batch.latest = Origin::from(Cause::NONE);
         let mut next = Some(first);
         while let Some((now, work)) = next.take() {
             self.now = now;
             let size = work.bytes();
             self.shared.waiting.fetch_sub(size, Ordering::Relaxed);
+            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             (operations, bytes) = (operations + 1, bytes + size);
             self.step(work)?;
             if operations < BATCH_OPERATIONS && bytes < BATCH_BYTES {
                 next = self.receiver.try_recv().ok();
             }
         }
-        self.with_chains(|chains, now, rows, effects| chains.flush(now, rows, effects))?;
+        self.with_chains(self.batch.latest, |chains, now, rows, effects| {
+            chains.flush(now, rows, effects)
+        })?;
         self.batch.operations = operations as u64;
         Ok(())
     }
@@ -349,12 +257,16 @@ impl Writer {
     fn settle(&mut self, replica: &Addr<Replica>) -> Result<(), StoreError> {
         self.commit()?;
         let reads = std::mem::take(&mut self.batch.reads);
-        for (from, message) in reads {
-            if let Some(answer) = self.read(from, message)? {
-                self.batch.out.push((from, answer));
+        for (to, message, origin) in reads {
+            if let Some(message) = self.read(to, message)? {
+                self.batch.out.push(Out { to, message, origin });
             }
         }
-        let out = std::mem::take(&mut self.batch.out);
+        let mut out = std::mem::take(&mut self.batch.out);
+        if self.time_from.is_some() {
+            let handling = waited(self.batch.gathered, self.time());
+            out.iter_mut().for_each(|out| out.origin.handling = handling);
+        }
         let (standing, level) = (self.voice.standing(), self.voice.is_level());
         replica.do_send(Committed { out, standing, level });
         for done in std::mem::take(&mut self.batch.forgotten) {
@@ -364,9 +276,16 @@ impl Writer {
         Ok(())
     }
 
+    /// Microseconds on the clock of flow records; 0 where nothing is taken down.
+    fn time(&self) -> u64 {
+        let micros = self.time_from.map_or(0, |from| from.elapsed().as_micros());
+        u64::try_from(micros).unwrap_or(u64::MAX)
+    }
+
     /// Lets the chains do something; their writes go to the batch and its overlay.
     fn with_chains(
         &mut self,
+        origin: Origin,
         act: impl FnOnce(&mut Chains, Now, Rows<'_>, &mut Effects),
     ) -> Result<(), StoreError> {
         let Voice::Chains(chains) = &mut self.voice else { return Ok(()) };
@@ -404,35 +323,37 @@ impl Writer {
                     };
                     self.batch.persist(write, stored.as_ref());
                 }
-                Effect::Send { to, message } => self.batch.out.push((to, message)),
+                Effect::Send { to, message } => self.batch.out.push(Out { to, message, origin }),
                 // Chains begin their ballots themselves.
-                Effect::Begin { .. } => {}
+                Effect::Begin { .. } | Effect::Note(_) => {}
             }
         }
         self.batch.effects = effects;
         Ok(())
     }
 
-    fn step_chains(&mut self, work: Work) -> Result<(), StoreError> {
+    fn step_chains(&mut self, work: Work, origin: Origin) -> Result<(), StoreError> {
+        if origin.cause != Cause::NONE {
+            self.batch.latest = origin;
+        }
         match work {
-            Work::Message { from, message } => match message {
+            Work::Message { from, message, .. } => match message {
                 Message::AskDigests(_) | Message::AskList(_) | Message::Fetch(_) => {
-                    self.batch.reads.push((from, message));
+                    self.batch.reads.push((from, message, origin));
                     Ok(())
                 }
-                message => self.with_chains(|chains, now, rows, effects| {
+                message => self.with_chains(origin, |chains, now, rows, effects| {
                     chains.message(now, from, message, rows, effects);
                 }),
             },
             Work::Part(part) => {
-                self.with_chains(|chains, now, _, effects| chains.part(now, part, effects))
+                self.with_chains(origin, |chains, now, _, effects| chains.part(now, part, effects))
             }
-            Work::Tick => {
-                self.with_chains(|chains, now, rows, effects| chains.tick(now, rows, effects))
-            }
+            Work::Tick => self
+                .with_chains(origin, |chains, now, rows, effects| chains.tick(now, rows, effects)),
             Work::Forget { node, done } => {
                 self.batch.forgotten.push(done);
-                self.with_chains(|chains, _, _, _| chains.forget(node))
+                self.with_chains(origin, |chains, _, _, _| chains.forget(node))
             }
             Work::Begin { .. } | Work::Install { .. } => Ok(()),
         }
@@ -440,10 +361,12 @@ impl Writer {
 
     /// The acceptor decides; its writes go to the batch and its overlay.
     fn step(&mut self, work: Work) -> Result<(), StoreError> {
+        let cause = work.cause();
+        let origin = Origin { cause, queue: waited(cause.at, self.batch.gathered), handling: 0 };
         if matches!(self.voice, Voice::Chains(_)) {
-            return self.step_chains(work);
+            return self.step_chains(work, origin);
         }
-        let Some(key) = work.key().cloned() else { return self.step_without_key(work) };
+        let Some(key) = work.key().cloned() else { return self.step_without_key(work, origin) };
         let stored = match self.batch.overlay.get(&key) {
             Some(change) => change.new.clone(),
             None => self.store.read(&key)?,
@@ -453,33 +376,33 @@ impl Writer {
             return Ok(());
         };
         match work {
-            Work::Begin { key, above } => acceptor.begin(&key, above, held, &mut effects),
+            Work::Begin { key, above, .. } => acceptor.begin(&key, above, held, &mut effects),
             Work::Install { key, record } => acceptor.install(key, record, held, &mut effects),
             Work::Part(_) | Work::Tick | Work::Forget { .. } => {}
-            Work::Message { from, message } => match message {
+            Work::Message { from, message, .. } => match message {
                 Message::Prepare(ask) => acceptor.prepare(from, &ask, held, &mut effects),
                 Message::Accept(ask) => acceptor.accept(from, ask, held, &mut effects),
                 Message::Collect(ask) => acceptor.collect(&ask, held, &mut effects),
                 _ => {}
             },
         }
-        self.batch.take(&mut effects, stored.as_ref());
+        self.batch.take(&mut effects, stored.as_ref(), origin);
         self.batch.effects = effects;
         Ok(())
     }
 
-    fn step_without_key(&mut self, work: Work) -> Result<(), StoreError> {
+    fn step_without_key(&mut self, work: Work, origin: Origin) -> Result<(), StoreError> {
         let mut effects = Effects::new();
         let Voice::Acceptor(acceptor) = &mut self.voice else { return Ok(()) };
         match work {
             Work::Part(Part::Learn { ceiling }) => acceptor.learn(ceiling, &mut effects),
             Work::Part(Part::Vote) => acceptor.vote(),
-            Work::Message { from, message } => self.batch.reads.push((from, message)),
+            Work::Message { from, message, .. } => self.batch.reads.push((from, message, origin)),
             // Its coordinators were told.
             Work::Forget { done, .. } => self.batch.forgotten.push(done),
             Work::Begin { .. } | Work::Install { .. } | Work::Tick => {}
         }
-        self.batch.take(&mut effects, None);
+        self.batch.take(&mut effects, None, origin);
         Ok(())
     }
 
@@ -491,7 +414,10 @@ impl Writer {
         for (key, Change { old, new }) in &self.batch.overlay {
             self.digests.change(key, old.as_deref(), new.as_deref());
         }
+        let began = Instant::now();
         self.store.commit(&self.batch.writes, self.durability)?;
+        self.metrics.commit_time.record_time(began.elapsed());
+        self.metrics.commit_operations.record(self.batch.operations);
         self.batch.writes.clear();
         self.batch.overlay.clear();
         self.shared.commits.fetch_add(1, Ordering::Relaxed);
@@ -500,11 +426,15 @@ impl Writer {
         Ok(())
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
         let (rows, live) = self.digests.totals();
         self.shared.ceiling.store(self.voice.ceiling(), Ordering::SeqCst);
         self.shared.rows.store(rows, Ordering::Relaxed);
         self.shared.live.store(live, Ordering::Relaxed);
+        if self.weighed.is_none_or(|weighed| weighed.elapsed() >= WEIGH_EVERY) {
+            self.weighed = Some(Instant::now());
+            self.shared.disk_bytes.store(self.store.disk_bytes(), Ordering::Relaxed);
+        }
     }
 
     fn read(&mut self, from: NodeId, message: Message) -> Result<Option<Message>, StoreError> {
@@ -515,7 +445,7 @@ impl Writer {
                 acceptor.query(from, &ask, stored.as_deref(), &mut self.batch.effects);
                 Ok(self.batch.effects.pop().and_then(|effect| match effect {
                     Effect::Send { message, .. } => Some(message),
-                    Effect::Persist(_) | Effect::Begin { .. } => None,
+                    Effect::Persist(_) | Effect::Begin { .. } | Effect::Note(_) => None,
                 }))
             }
             Message::AskDigests(ask) => {
@@ -538,13 +468,13 @@ impl Writer {
 
 impl Batch {
     /// Sorts the acceptor's effects; `stored` is what the key had before them.
-    fn take(&mut self, effects: &mut Effects, stored: Option<&Arc<Record>>) {
+    fn take(&mut self, effects: &mut Effects, stored: Option<&Arc<Record>>, origin: Origin) {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Persist(write) => self.persist(write, stored),
-                Effect::Send { to, message } => self.out.push((to, message)),
-                // Only a coordinator begins.
-                Effect::Begin { .. } => {}
+                Effect::Send { to, message } => self.out.push(Out { to, message, origin }),
+                // Only a coordinator begins, and notes what it does.
+                Effect::Begin { .. } | Effect::Note(_) => {}
             }
         }
     }

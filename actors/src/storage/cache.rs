@@ -236,6 +236,10 @@ impl<S: Store> Store for CachedStore<S> {
     fn chains(&self) -> Result<chain::Kept, StoreError> {
         self.store.chains()
     }
+
+    fn disk_bytes(&self) -> u64 {
+        self.store.disk_bytes()
+    }
 }
 
 #[cfg(test)]

@@ -260,6 +260,10 @@ impl Store for EngineStore {
         }
         Ok(kept)
     }
+
+    fn disk_bytes(&self) -> u64 {
+        self.database.disk_space().unwrap_or(0)
+    }
 }
 
 /// Looks for commits that the engine would drop without a word.

@@ -113,6 +113,12 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Corrupt`] where a row is damaged.
     fn chains(&self) -> Result<chain::Kept, StoreError>;
+
+    /// Bytes of the disk that it takes, about; zero where it takes none or does not know. May wait for
+    /// a commit that is under way.
+    fn disk_bytes(&self) -> u64 {
+        0
+    }
 }
 
 impl<S: Store + ?Sized> Store for Arc<S> {
@@ -148,5 +154,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn chains(&self) -> Result<chain::Kept, StoreError> {
         (**self).chains()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        (**self).disk_bytes()
     }
 }

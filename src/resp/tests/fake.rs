@@ -2,9 +2,10 @@
 
 use crate::resp::wall_millis;
 use actix::{Actor, Context, Handler, MessageResult};
+use simpledynamo_actors::flow::Reader;
 use simpledynamo_actors::messages::{
-    AskStatus, AskTable, Completed, CountKeys, Execute, LocalGet, LocalPage, LocalRows, Member,
-    NodeHandle, Page, Phase, ScanPage, Standing, Status, Table, Verdict,
+    AskStatus, AskTable, AskTraffic, Completed, CountKeys, Execute, LocalGet, LocalPage, LocalRows,
+    Member, NodeHandle, Page, Phase, ScanPage, Standing, Status, Table, Traffic, Verdict,
 };
 use simpledynamo_protocol::{
     ballot::{Ballot, Stamp},
@@ -14,7 +15,7 @@ use simpledynamo_protocol::{
     record::{Key, Record},
     ring::{NodeId, Position, Ring},
 };
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 
 /// What the stand-in holds, and how it is to behave; tests look into it.
 #[derive(Default)]
@@ -40,7 +41,7 @@ impl Shelf {
     }
 
     fn execute(&mut self, execute: Execute) {
-        let Execute { key, command, reply } = execute;
+        let Execute { key, command, reply, .. } = execute;
         self.operations += 1;
         let op = OpId { router: NodeId(5554), incarnation: 1, seq: self.operations };
         if let Some(verdict) = self.verdicts.get(&key) {
@@ -90,7 +91,10 @@ impl Fake {
             local_get: address.clone().recipient(),
             local_page: address.clone().recipient(),
             table: address.clone().recipient(),
-            status: address.recipient(),
+            status: address.clone().recipient(),
+            traffic: address.recipient(),
+            metrics: Arc::default(),
+            flow: Reader::default(),
         };
         (handle, shelf)
     }
@@ -160,6 +164,13 @@ impl Handler<AskTable> for Fake {
             standing: if id == me { Standing::Me } else { Standing::Trusted },
         };
         MessageResult(Table { me, nodes: self.ring.nodes().map(member).collect() })
+    }
+}
+
+impl Handler<AskTraffic> for Fake {
+    type Result = MessageResult<AskTraffic>;
+    fn handle(&mut self, _: AskTraffic, _: &mut Self::Context) -> Self::Result {
+        MessageResult(Traffic::default())
     }
 }
 

@@ -211,6 +211,8 @@ impl Range {
                     core.acceptor.begin(&key, above, self.register.row.as_ref(), &mut effects);
                     self.carry_out(core, effects, step);
                 }
+                // Of the configuration, not of a client's request.
+                Effect::Note(_) => {}
             }
         }
     }

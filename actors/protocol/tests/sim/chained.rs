@@ -87,7 +87,8 @@ impl Node {
             | Message::Probe(_)
             | Message::Alive(_)
             | Message::Greet(_)
-            | Message::Welcome(_) => return Some(message),
+            | Message::Welcome(_)
+            | Message::Keep(_) => return Some(message),
             Message::AskDigests(ask) => self.digests(from, &ask, step),
             Message::AskList(ask) => self.list(from, &ask, step),
             Message::Fetch(ask) => self.fetch(from, &ask, step),

@@ -249,6 +249,7 @@ impl Node {
             }
             Message::Welcome(welcome) => self.welcomed(from, &welcome, step),
             Message::Alive(_)
+            | Message::Keep(_)
             | Message::Missed(_)
             | Message::AskDigests(_)
             | Message::Digests(_)
@@ -365,7 +366,9 @@ impl Node {
             match effect {
                 Effect::Persist(write) => self.disk.write(write, origin),
                 Effect::Send { to, message } => self.release(to, message, step),
-                Effect::Begin { .. } => unreachable!("replicas do not begin ballots"),
+                Effect::Begin { .. } | Effect::Note(_) => {
+                    unreachable!("replicas do not begin ballots")
+                }
             }
         }
     }
@@ -421,7 +424,7 @@ impl Node {
                     let verdict = self.tamper.verdict(verdict);
                     step.out.push(Out::Finish { op, verdict });
                 }
-                Step::TimedOut { node, sent } => {
+                Step::TimedOut { node, sent, .. } => {
                     if self.suspicion.timed_out(step.now.mono, node, sent).is_some() {
                         self.suspect(node, step);
                     }
@@ -495,6 +498,7 @@ impl Node {
                     step.out.push(Out::Send { to, message });
                 }
                 Effect::Begin { key, above } => self.begin(&key, above, step),
+                Effect::Note(_) => {}
                 Effect::Persist(_) => unreachable!("coordinators write nothing"),
             }
         }

@@ -25,7 +25,7 @@ fn drain(bytes: &mut BytesMut, limit: usize) -> (Vec<Decoded>, Option<CodecError
 fn stream(messages: &[Message]) -> BytesMut {
     let mut bytes = BytesMut::new();
     for message in messages {
-        encode(message, &mut bytes, LIMIT).unwrap();
+        encode(message, None, &mut bytes, LIMIT).unwrap();
     }
     bytes
 }
@@ -67,16 +67,16 @@ fn every_flipped_bit_of_every_message_is_an_error_or_incomplete() {
 fn frame_above_the_limit_is_refused_on_both_sides() {
     let message = Message::from(Prepare { key: vec![7; 1000].into(), ballot: Default::default() });
     let mut out = BytesMut::from(&b"before"[..]);
-    let size = encode(&message, &mut out, LIMIT).unwrap();
+    let size = encode(&message, None, &mut out, LIMIT).unwrap();
     assert_eq!(out.len(), 6 + size);
 
     let mut out = BytesMut::from(&b"before"[..]);
     for limit in [0, 1, HEADER_BYTES - 1, HEADER_BYTES, size - 1] {
-        let refused = encode(&message, &mut out, limit);
+        let refused = encode(&message, None, &mut out, limit);
         assert_eq!(refused, Err(CodecError::TooLarge { bytes: 0, limit }));
         assert_eq!(out, b"before"[..], "what was there stays, nothing is added");
     }
-    assert_eq!(encode(&message, &mut out, size), Ok(size));
+    assert_eq!(encode(&message, None, &mut out, size), Ok(size));
 
     let mut bytes = stream(&[message]);
     let too_large = CodecError::TooLarge { bytes: size, limit: size - 1 };

@@ -9,6 +9,7 @@ use super::{
     },
     support::*,
 };
+use crate::flow::Cause;
 use crate::settings::Settings;
 use bytes::BytesMut;
 use simpledynamo_protocol::{
@@ -28,7 +29,7 @@ fn credentials(settings: &Settings, incarnation: u64) -> Credentials {
 
 fn frame(message: &Message) -> BytesMut {
     let mut bytes = BytesMut::new();
-    super::super::codec::encode(message, &mut bytes, 4096).unwrap();
+    super::super::codec::encode(message, None, &mut bytes, 4096).unwrap();
     bytes
 }
 
@@ -43,8 +44,8 @@ async fn messages_go_both_ways_in_order<N: Net>(net: N) {
     connected(&one, TWO).await;
     connected(&two, ONE).await;
     for n in 0..COUNT {
-        assert_eq!(one.send(TWO, &probe(n)), Sent::Queued);
-        assert_eq!(two.send(ONE, &probe(n)), Sent::Queued);
+        assert_eq!(one.send(TWO, &probe(n), Cause::NONE), Sent::Queued);
+        assert_eq!(two.send(ONE, &probe(n), Cause::NONE), Sent::Queued);
     }
     until(|| at_two.from(1).len() as u64 == COUNT && at_one.from(2).len() as u64 == COUNT).await;
     assert!(at_two.from(1).into_iter().eq(0..COUNT));
@@ -74,7 +75,11 @@ fn receiver_may_send_while_a_message_is_handed_in() {
         let (two, at_two) = start(&net, &settings(2)).await;
         at_two.answer_through(&two);
         let (one, at_one) = start(&net, &settings(1)).await;
-        assert_eq!(one.send(TWO, &probe(5)), Sent::Queued, "it waits for the first attempt");
+        assert_eq!(
+            one.send(TWO, &probe(5), Cause::NONE),
+            Sent::Queued,
+            "it waits for the first attempt"
+        );
         until(|| at_one.from(2) == [5]).await;
     });
 }
@@ -85,13 +90,13 @@ fn flipped_bit_costs_the_connection_and_it_comes_back() {
         let net = Wires::default();
         let (two, at_two) = start(&net, &settings(2)).await;
         let (one, _) = start(&net, &settings(1)).await;
-        one.send(TWO, &probe(1));
+        one.send(TWO, &probe(1), Cause::NONE);
         until(|| at_two.from(1) == [1]).await;
         net.flip();
-        one.send(TWO, &probe(2));
+        one.send(TWO, &probe(2), Cause::NONE);
         until(|| two.counters().damaged == 1).await;
         until(|| one.counters().connects == 2).await;
-        one.send(TWO, &probe(3));
+        one.send(TWO, &probe(3), Cause::NONE);
         until(|| at_two.from(1).contains(&3)).await;
         assert_eq!(at_two.from(1), [1, 3]);
         assert_eq!(one.counters().disconnects, 1);
@@ -106,8 +111,8 @@ fn cut_connections_come_back_both_ways() {
         let (one, at_one) = start(&net, &settings(1)).await;
         for round in 1..=3 {
             until(|| one.counters().connects == round && two.counters().connects == round).await;
-            one.send(TWO, &probe(round));
-            two.send(ONE, &probe(round));
+            one.send(TWO, &probe(round), Cause::NONE);
+            two.send(ONE, &probe(round), Cause::NONE);
             until(|| at_two.from(1).contains(&round) && at_one.from(2).contains(&round)).await;
             net.cut();
         }
@@ -236,12 +241,12 @@ fn peer_that_does_not_read_costs_a_bounded_buffer_and_is_given_up() {
 
         let kilobyte: Message =
             Prepare { key: vec![0; 1024].into(), ballot: Default::default() }.into();
-        while one.send(TWO, &kilobyte) == Sent::Queued {
+        while one.send(TWO, &kilobyte, Cause::NONE) == Sent::Queued {
             assert!(one.waiting(TWO) <= BOUND);
             tokio::task::yield_now().await;
         }
         for dropped in 2..1000 {
-            assert_eq!(one.send(TWO, &kilobyte), Sent::Full);
+            assert_eq!(one.send(TWO, &kilobyte, Cause::NONE), Sent::Full);
             assert_eq!(one.counters().dropped_full, dropped);
         }
         assert!(one.waiting(TWO) > BOUND - 2048, "the bound is used");
@@ -259,9 +264,9 @@ fn message_larger_than_a_frame_or_to_nobody_is_dropped() {
         tight.limits.frame_bytes = 100;
         let (one, _) = start(&net, &tight).await;
         let large = Prepare { key: vec![0; 100].into(), ballot: Default::default() }.into();
-        assert_eq!(one.send(TWO, &large), Sent::TooLarge);
-        assert_eq!(one.send(NodeId(9), &probe(1)), Sent::NoSuchPeer);
-        assert_eq!(one.send(ONE, &probe(1)), Sent::NoSuchPeer, "nobody dials itself");
+        assert_eq!(one.send(TWO, &large, Cause::NONE), Sent::TooLarge);
+        assert_eq!(one.send(NodeId(9), &probe(1), Cause::NONE), Sent::NoSuchPeer);
+        assert_eq!(one.send(ONE, &probe(1), Cause::NONE), Sent::NoSuchPeer, "nobody dials itself");
         assert_eq!((one.waiting(TWO), one.counters().dropped()), (0, 1));
     });
 }
@@ -271,19 +276,19 @@ async fn restarted_peer_is_found_again<N: Net>(net: N) {
     until(|| one.counters().dial_failures > 0).await;
     let (two, at_two) = start_life(&net, &settings(2), life(2, 1)).await;
     connected(&one, TWO).await;
-    one.send(TWO, &probe(1));
+    one.send(TWO, &probe(1), Cause::NONE);
     until(|| at_two.from(1) == [1]).await;
 
     two.stop();
-    until(|| one.send(TWO, &probe(2)) == Sent::Unconnected).await;
+    until(|| one.send(TWO, &probe(2), Cause::NONE) == Sent::Unconnected).await;
     assert_eq!(one.identity(TWO), None);
     assert!(one.counters().dropped_unconnected > 0);
 
     let (two, at_two) = start_life(&net, &settings(2), life(2, 2)).await;
     connected(&one, TWO).await;
     assert_eq!(one.identity(TWO), Some(life(2, 2)));
-    one.send(TWO, &probe(3));
-    two.send(ONE, &probe(4));
+    one.send(TWO, &probe(3), Cause::NONE);
+    two.send(ONE, &probe(4), Cause::NONE);
     until(|| at_two.from(1).contains(&3) && at_one.from(2).contains(&4)).await;
     assert_eq!(at_one.met().last(), Some(&life(2, 2)));
 }
@@ -320,7 +325,7 @@ fn bridge_runs_inside_an_actix_system() {
         let net = Loopback::default();
         let (_two, at_two) = start(&net, &settings(2)).await;
         let (one, _) = start(&net, &settings(1)).await;
-        assert_eq!(one.send(TWO, &probe(1)), Sent::Queued);
+        assert_eq!(one.send(TWO, &probe(1), Cause::NONE), Sent::Queued);
         until(|| at_two.from(1) == [1]).await;
     });
 }

@@ -1,7 +1,8 @@
 //! One example of every message, and its bytes. A line that changes here is a break of the wire: a
 //! changed message needs a new tag.
 
-use super::super::codec::{Decoded, Decoder, encode};
+use super::super::codec::{Decoded, Decoder, Told, Trace, encode};
+use crate::flow::RecordId;
 use bytes::BytesMut;
 use simpledynamo_protocol::{
     ballot::{Ballot, Stamp},
@@ -67,6 +68,7 @@ pub(super) fn examples() -> Vec<Message> {
         Collect { key: key.clone(), stamp }.into(),
         Greet { store: u64::MAX }.into(),
         Welcome { store: 1, known_store: 2, incarnation: 3, ceiling: 4 }.into(),
+        Keep { key: key.clone(), op, ago: 1_000 }.into(),
     ];
     all.extend(of_chains(range, ask, (key, record), answer));
     all
@@ -130,6 +132,7 @@ const GOLDEN: &[(u16, &str, &str)] = &[
     (20, "Collect", "0c00000014009be15378016b03b22b09"),
     (21, "Greet", "10000000150016eb4c28ffffffffffffffffff01"),
     (22, "Welcome", "0a0000001600e83d5fb601020304"),
+    (23, "Keep", "0f000000170014dfd732016bb22b02ac02e807"),
     (40, "ConfigRound", "0d0000002800c5f0702c0400016b03b22b"),
     (
         41,
@@ -146,6 +149,32 @@ const GOLDEN: &[(u16, &str, &str)] = &[
     (49, "Attached", "0c0000003100bc85139504020207ac02"),
 ];
 
+/// Traces before the body of a [`Missed`], which is empty.
+fn traces() -> [(Trace, &'static str); 3] {
+    let other = RecordId { node: NodeId(5556), incarnation: 2, seq: 300 };
+    [
+        (Trace { seq: 1, keep: false, cause: Told::Nothing }, "090000000d8048baa15e010000"),
+        (Trace { seq: 300, keep: true, cause: Told::Own(299) }, "0c0000000d8064ff5163ac020101ab02"),
+        (
+            Trace { seq: u64::MAX, keep: false, cause: Told::Other(other) },
+            "170000000d80b596d1efffffffffffffffffff010002b42b02ac02",
+        ),
+    ]
+}
+
+#[test]
+fn traces_have_golden_bytes() {
+    let mut written = Vec::new();
+    for (trace, _) in traces() {
+        let mut frame = BytesMut::new();
+        encode(&Missed {}.into(), Some(&trace), &mut frame, 1024).unwrap();
+        written.push(hex(&frame));
+        let decoded = Decoder::new(1024).decode(&mut frame);
+        assert_eq!(decoded, Ok(Some(Decoded::Traced(Missed {}.into(), trace))));
+    }
+    assert_eq!(written, traces().map(|(_, golden)| golden));
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -159,7 +188,7 @@ fn every_message_has_golden_bytes() {
         .iter()
         .map(|message| {
             let mut frame = BytesMut::new();
-            encode(message, &mut frame, 1024).unwrap();
+            encode(message, None, &mut frame, 1024).unwrap();
             (message.tag(), message.name(), hex(&frame))
         })
         .collect();

@@ -10,6 +10,7 @@ use super::{
     },
     support::*,
 };
+use crate::flow::Cause;
 use simpledynamo_protocol::ring::NodeId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -83,7 +84,7 @@ fn crowd_of_strangers_does_not_keep_a_peer_out() {
             crowd.push(net.connect(address(2)).await.unwrap());
         }
         let (one, _) = start(&net, &settings(1)).await;
-        assert_eq!(one.send(NodeId(2), &probe(1)), Sent::Queued);
+        assert_eq!(one.send(NodeId(2), &probe(1), Cause::NONE), Sent::Queued);
         until(|| at_two.from(1) == [1]).await;
         closed(&mut crowd[0]).await;
         assert!(two.counters().crowded_out > 0, "the eldest made room");
@@ -106,7 +107,7 @@ fn peer_that_lost_its_mind_is_closed_and_others_are_served() {
             closed(&mut stream).await;
             until(|| two.counters().damaged == number).await;
         }
-        one.send(NodeId(2), &probe(1));
+        one.send(NodeId(2), &probe(1), Cause::NONE);
         until(|| at_two.from(1) == [1]).await;
         assert_eq!(at_two.from(3), []);
     });

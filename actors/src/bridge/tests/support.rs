@@ -5,7 +5,11 @@ use super::super::{
     Bridge, BridgeHandle, Inbound, PeerIdentity,
     net::{Net, Tcp},
 };
-use crate::settings::{Durability, Limits, Peer, Settings};
+use crate::{
+    clock::Clock,
+    flow::{Cause, Recorder},
+    settings::{Durability, Flow, Limits, Peer, Settings},
+};
 use simpledynamo_protocol::{
     message::{Alive, Ask, Message, Probe},
     ring::{NodeId, Ring},
@@ -172,6 +176,7 @@ pub(super) fn settings(me: u16) -> Settings {
         tombstone_grace: Duration::from_secs(3600),
         durability: Durability::Os,
         limits: Limits::default(),
+        flow: Flow::default(),
         cluster_id: 7,
         secret: Some("the secret".into()),
         data_dir: "unused".into(),
@@ -225,9 +230,9 @@ impl Memory {
 }
 
 impl Inbound for Memory {
-    fn deliver(&self, from: NodeId, message: Message) {
+    fn deliver(&self, from: NodeId, message: Message, cause: Cause) {
         if let (Some(bridge), Message::Probe(probe)) = (self.0.answers.get(), &message) {
-            bridge.send(from, &Alive { ask: probe.ask }.into());
+            bridge.send(from, &Alive { ask: probe.ask }.into(), cause);
         }
         self.0.came.borrow_mut().push((from, message));
     }
@@ -259,6 +264,8 @@ pub(super) async fn start_life<N: Net>(
     life: PeerIdentity,
 ) -> (BridgeHandle, Memory) {
     let memory = Memory::default();
-    let bridge = Bridge::start(net.clone(), settings, life, memory.clone()).await.unwrap();
+    let recorder = Recorder::off(Clock::system());
+    let bridge = Bridge::start(net.clone(), settings, life, &recorder, memory.clone());
+    let bridge = bridge.await.unwrap();
     (bridge, memory)
 }

@@ -25,8 +25,8 @@ mod fold;
 mod rounds;
 
 use crate::{
-    ballot::Ballot,
-    effect::{Effect, Effects},
+    ballot::{Ballot, Stamp},
+    effect::{Effect, Effects, Note, RoundKind},
     message::{Answer, Ask, Message, Outcome, Reason, Request},
     record::{Key, Record},
     ring::NodeId,
@@ -165,6 +165,7 @@ impl Proposer {
             | Message::Collect(_)
             | Message::Greet(_)
             | Message::Welcome(_)
+            | Message::Keep(_)
             | Message::ConfigRound(_)
             | Message::Forward(_)
             | Message::Acked(_)
@@ -301,6 +302,22 @@ impl Proposer {
         let most = BACKOFF_FIRST.saturating_mul(1 << self.lost.min(5)).min(BACKOFF_MAX);
         let micros = u64::try_from(most.as_micros()).unwrap_or(1).max(1);
         Duration::from_micros(1 + self.seed % micros)
+    }
+
+    /// Notes that a round begins for these requests.
+    fn note_round<'a>(
+        kind: RoundKind,
+        stamp: Stamp,
+        mut batch: impl Iterator<Item = &'a Waiting>,
+        out: &mut Effects,
+    ) {
+        let name = |waiting: &Waiting| (waiting.request.op, waiting.request.attempt);
+        let lead = batch.next().map(name);
+        out.push(Effect::Note(Note::Round { kind, stamp, lead }));
+        out.extend(batch.map(|waiting| {
+            let (op, attempt) = name(waiting);
+            Effect::Note(Note::Serves { op, attempt })
+        }));
     }
 
     fn send(&self, to: NodeId, message: impl Into<Message>, out: &mut Effects) {

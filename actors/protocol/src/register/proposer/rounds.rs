@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     ballot::{Ballot, Stamp},
-    effect::{Effect, Effects},
+    effect::{Effect, Effects, Note, RoundKind},
     message::{Accept, Ask, Held, NoVote, Prepare, Promise, Query, Refused, Round, State},
     record::{Record, stamp_of},
     ring::NodeId,
@@ -35,6 +35,19 @@ pub(super) enum Phase {
     },
     /// A ballot was lost to somebody; a random pause lets one of the two win.
     BackingOff,
+}
+
+impl Phase {
+    /// The round under way, and its ballot where it has one.
+    fn round(&self) -> Option<(RoundKind, Ballot)> {
+        match self {
+            Phase::Idle | Phase::BackingOff => None,
+            Phase::Beginning => Some((RoundKind::Begin, Ballot::ZERO)),
+            Phase::Preparing { ballot, .. } => Some((RoundKind::Prepare, *ballot)),
+            Phase::Accepting { record, .. } => Some((RoundKind::Accept, record.stamp.ballot)),
+            Phase::Querying { .. } => Some((RoundKind::Query, Ballot::ZERO)),
+        }
+    }
 }
 
 /// Who has answered a round, and how.
@@ -87,6 +100,8 @@ impl Proposer {
     pub(super) fn start_ballot(&mut self, now: Now, out: &mut Effects) {
         self.known.owned = None;
         self.enter(Phase::Beginning, now.mono + self.config.round_timeout);
+        let batch = self.queue.iter().take(FOLD_MAX);
+        Self::note_round(RoundKind::Begin, Stamp::default(), batch, out);
         out.push(Effect::Begin { key: self.key.clone(), above: self.above });
     }
 
@@ -112,6 +127,8 @@ impl Proposer {
         self.above = self.above.max(ballot.round);
         let phase = Phase::Preparing { ballot, promises: BTreeMap::new(), tally: self.tally() };
         self.enter(phase, now.mono + self.config.round_timeout);
+        let batch = self.queue.iter().take(FOLD_MAX);
+        Self::note_round(RoundKind::Prepare, Stamp { ballot, version: 0 }, batch, out);
         for to in self.others() {
             self.send(to, Prepare { key: self.key.clone(), ballot }, out);
         }
@@ -125,6 +142,8 @@ impl Proposer {
             return;
         };
         let state = promises.values().flatten().max_by_key(|record| record.stamp).cloned();
+        let stamp = Stamp { ballot, version: stamp_of(state.as_ref()).map_or(0, |at| at.version) };
+        out.push(Effect::Note(Note::Quorum { kind: RoundKind::Prepare, stamp }));
         let same =
             promises.values().filter(|held| stamp_of(held.as_ref()) == stamp_of(state.as_ref()));
         self.known.chosen = same.count() >= self.config.write_quorum;
@@ -163,6 +182,8 @@ impl Proposer {
     }
 
     fn start_accept(&mut self, now: Now, record: Record, served: Vec<Served>, out: &mut Effects) {
+        let batch = served.iter().map(|served| &served.waiting);
+        Self::note_round(RoundKind::Accept, record.stamp, batch, out);
         for to in self.config.replicas.clone() {
             self.send(to, Accept { key: self.key.clone(), record: record.clone() }, out);
         }
@@ -185,6 +206,7 @@ impl Proposer {
         else {
             return;
         };
+        out.push(Effect::Note(Note::Quorum { kind: RoundKind::Accept, stamp }));
         self.known.chosen = true;
         self.lost = 0;
         if lost {
@@ -207,6 +229,8 @@ impl Proposer {
         let batch: Vec<_> = self.queue.drain(..count).collect();
         self.ask.n += 1;
         let (ask, have) = (self.ask, self.known.record.clone());
+        let stamp = stamp_of(have.as_ref()).unwrap_or_default();
+        Self::note_round(RoundKind::Query, stamp, batch.iter(), out);
         for to in self.config.replicas.clone() {
             let query = Query { key: self.key.clone(), ask, have: stamp_of(have.as_ref()) };
             self.send(to, query, out);
@@ -242,6 +266,8 @@ impl Proposer {
         let Phase::Querying { batch, .. } = std::mem::replace(&mut self.phase, Phase::Idle) else {
             return;
         };
+        let stamp = stamp_of(state.as_ref()).unwrap_or_default();
+        out.push(Effect::Note(Note::Quorum { kind: RoundKind::Query, stamp }));
         if stamp_of(self.known.record.as_ref()) != stamp_of(state.as_ref()) {
             self.known.owned = None;
         }
@@ -284,6 +310,7 @@ impl Proposer {
         else {
             return;
         };
+        out.push(Effect::Note(Note::WriteBack));
         self.known.chosen = false;
         if self.known.owned.is_none() || self.known.record.is_none() {
             self.known.owned = None;
@@ -366,6 +393,9 @@ impl Proposer {
 
     /// Drops the ballot, puts the requests back and pauses for a random moment.
     fn give_up(&mut self, now: Now, out: &mut Effects) {
+        if let Some((kind, ballot)) = self.phase.round() {
+            out.push(Effect::Note(Note::GivenUp { kind, ballot }));
+        }
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Accepting { served, .. } => {
                 self.known = super::Known::default();
@@ -384,8 +414,9 @@ impl Proposer {
             return;
         }
         self.lost = self.lost.saturating_add(1);
-        let until = now.mono + self.backoff();
-        self.enter(Phase::BackingOff, until);
+        let span = self.backoff();
+        out.push(Effect::Note(Note::BackOff { span }));
+        self.enter(Phase::BackingOff, now.mono + span);
     }
 
     pub(super) fn timed_out(&mut self, now: Now, out: &mut Effects) {

@@ -1,0 +1,84 @@
+//! What a coordinator's flow records say beyond its messages: decisions, and how long requests wait.
+
+use crate::flow::{Actor, Cause, Event, Origin, Place, Record, RecordId, ShortKey};
+use simpledynamo_protocol::{
+    effect::Note,
+    message::{Message, Request},
+    recent::OpId,
+    record::Key,
+    ring::NodeId,
+};
+use std::collections::BTreeMap;
+
+/// The requests here, while flow records are taken down.
+#[derive(Default)]
+pub(super) struct Story {
+    asked: BTreeMap<(OpId, u32), Cause>,
+    /// How many of them are to be written down whatever becomes of them.
+    kept: usize,
+    /// The round begun last.
+    pub(super) round: RecordId,
+}
+
+impl Story {
+    /// A message came in; a request is remembered until it is answered.
+    pub(super) fn asked(&mut self, message: &Message, cause: Cause) {
+        if let Message::Request(Request { op, attempt, .. }) = message {
+            self.kept += usize::from(cause.keep);
+            if self.asked.insert((*op, *attempt), cause).is_some_and(|again| again.keep) {
+                self.kept -= 1;
+            }
+        }
+    }
+
+    /// Whether what follows from `cause` is to be written down: a round serves many requests, so it
+    /// is where any of them is.
+    pub(super) fn keeps(&self, cause: Cause) -> bool {
+        cause.keep || self.kept > 0
+    }
+
+    /// Where a message comes from; an answer is caused by what settled it and has taken since the
+    /// request came in.
+    pub(super) fn origin(&mut self, cause: Cause, message: &Message) -> Origin {
+        let Message::Answer(answer) = message else { return cause.into() };
+        let Some(asked) = self.asked.remove(&(answer.op, answer.attempt)) else {
+            return cause.into();
+        };
+        self.kept -= usize::from(asked.keep);
+        let handling = u32::try_from(cause.at.saturating_sub(asked.at)).unwrap_or(u32::MAX);
+        Origin { cause: Cause { keep: asked.keep, ..cause }, queue: 0, handling }
+    }
+}
+
+/// A decision as a record.
+pub(super) fn describe(record: &mut Record, note: Note, me: NodeId, key: &Key, cause: Cause) {
+    record.from = Place { node: me, actor: Actor::Coordinator };
+    record.key = ShortKey::of(key);
+    (record.cause, record.keep) = (cause.id, cause.keep);
+    match note {
+        Note::Round { kind, stamp, lead } => {
+            record.event = Event::Round;
+            record.kind = kind.name();
+            record.stamp(stamp);
+            (record.request, record.attempt) = lead.unwrap_or_default();
+        }
+        Note::Serves { op, attempt } => {
+            record.event = Event::Join;
+            (record.request, record.attempt) = (op, attempt);
+        }
+        Note::Quorum { kind, stamp } => {
+            record.event = Event::Quorum;
+            record.kind = kind.name();
+            record.stamp(stamp);
+        }
+        Note::WriteBack => record.event = Event::WriteBack,
+        Note::GivenUp { kind, ballot } => {
+            record.event = Event::GiveUp;
+            (record.kind, record.ballot) = (kind.name(), ballot);
+        }
+        Note::BackOff { span } => {
+            record.event = Event::BackOff;
+            record.queue = u32::try_from(span.as_micros()).unwrap_or(u32::MAX);
+        }
+    }
+}

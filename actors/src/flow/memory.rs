@@ -1,0 +1,262 @@
+//! What a recorder keeps: recent records in a ring of bounded size, and those to be written.
+//!
+//! Behind a mutex that is hardly ever contended: the node's one thread records, the writer thread
+//! takes what is to be written some fifty times a second, http reads now and then.
+
+use super::{
+    line,
+    record::{Event, Record, RecordId, ShortKey},
+};
+use simpledynamo_protocol::{recent::OpId, ring::NodeId};
+use std::collections::BTreeSet;
+
+/// Records that wait for the writer thread; further ones are not written, and counted. At the rate
+/// of a node under full load it is about a second.
+const PENDING_MAX: usize = 32_768;
+
+/// Requests a second whose records are written because they ended slowly or badly: an overload makes
+/// all of them slow, and must not be fed.
+const WORTH_A_SECOND: u32 = 20;
+
+/// How often the wall clock is compared with the monotonic one, microseconds.
+pub(super) const ANCHOR_EVERY: u64 = 1_000_000;
+
+/// What a recorder has done since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Records taken down in memory.
+    pub recorded: u64,
+    /// Of these, handed to the writer.
+    pub written: u64,
+    /// Not written because the writer was too slow or the disk refused.
+    pub dropped: u64,
+    /// Slow, failed or retried requests whose records were written.
+    pub kept: u64,
+    /// Slow, failed or retried requests whose records were not, because there were too many.
+    pub spared: u64,
+}
+
+pub(super) struct Memory {
+    ring: Vec<Record>,
+    /// Where the next record goes once the ring is full.
+    next: usize,
+    capacity: usize,
+    seq: u64,
+    /// Wall time less monotonic time, and when it was last looked at.
+    pub(super) offset: u64,
+    pub(super) anchored: u64,
+    pending: Vec<Record>,
+    /// Dropped since the writer last took something.
+    missed: u64,
+    pub(super) counts: Counts,
+    second: u64,
+    left: u32,
+    pub(super) closing: bool,
+    /// Whether there is a writer.
+    writes: bool,
+}
+
+impl Memory {
+    pub(super) fn new(bytes: usize, writes: bool) -> Memory {
+        Memory {
+            ring: Vec::new(),
+            next: 0,
+            capacity: (bytes / size_of::<Record>()).max(1),
+            seq: 0,
+            offset: 0,
+            anchored: 0,
+            pending: Vec::new(),
+            missed: 0,
+            counts: Counts::default(),
+            second: 0,
+            left: WORTH_A_SECOND,
+            closing: false,
+            writes,
+        }
+    }
+
+    /// Takes a record down; gives its number, and whether the writer has to be woken.
+    pub(super) fn take(
+        &mut self,
+        mono: u64,
+        all: bool,
+        fill: impl FnOnce(&mut Record, u64),
+    ) -> (u64, bool) {
+        self.seq += 1;
+        let (seq, wall) = (self.seq, self.offset.wrapping_add(mono));
+        if self.ring.len() < self.capacity {
+            self.next = self.ring.len();
+            self.ring.push(Record::BLANK);
+        }
+        let Some(slot) = self.ring.get_mut(self.next) else { return (seq, false) };
+        *slot = Record { seq, mono, wall, ..Record::BLANK };
+        fill(slot, seq);
+        slot.keep |= all;
+        let write = slot.keep.then_some(*slot);
+        self.next += 1;
+        if self.next == self.capacity {
+            self.next = 0;
+        }
+        self.counts.recorded += 1;
+        (seq, write.is_some_and(|record| self.hand_over(record)))
+    }
+
+    /// Gives a record to the writer; whether it has to be woken.
+    fn hand_over(&mut self, record: Record) -> bool {
+        if !self.writes {
+            return false;
+        }
+        if self.pending.len() >= PENDING_MAX {
+            self.missed += 1;
+            self.counts.dropped += 1;
+            return false;
+        }
+        self.counts.written += 1;
+        self.pending.push(record);
+        self.pending.len() == 1
+    }
+
+    /// Takes what is to be written in exchange for an empty list, and how many are missing in it.
+    pub(super) fn take_pending(&mut self, emptied: Vec<Record>) -> (Vec<Record>, u64) {
+        (std::mem::replace(&mut self.pending, emptied), std::mem::take(&mut self.missed))
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Whether one more request may be written that ended slowly or badly.
+    pub(super) fn may_keep(&mut self, mono: u64) -> bool {
+        let second = mono / 1_000_000;
+        if second != self.second {
+            (self.second, self.left) = (second, WORTH_A_SECOND);
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        if may {
+            self.counts.kept += 1;
+        } else {
+            self.counts.spared += 1;
+        }
+        may
+    }
+
+    /// Hands the records of this request and key since then to the writer; whether it has to be
+    /// woken.
+    pub(super) fn keep(&mut self, request: OpId, key: ShortKey, since: u64) -> bool {
+        let concerns = |record: &Record| record.request == request || record.key == key;
+        let mut found = Vec::new();
+        for at in self.newest_first() {
+            let Some(record) = self.ring.get_mut(at) else { break };
+            if record.mono < since {
+                break;
+            }
+            if !record.keep && concerns(record) {
+                record.keep = true;
+                found.push(*record);
+            }
+        }
+        found.into_iter().rev().fold(false, |wake, record| self.hand_over(record) || wake)
+    }
+
+    /// The record of this number, if it is still in memory.
+    pub(super) fn find(&self, seq: u64) -> Option<Record> {
+        let back = usize::try_from(self.seq.checked_sub(seq)?).ok()?;
+        let at = self.newest_first().nth(back)?;
+        self.ring.get(at).filter(|record| record.seq == seq).copied()
+    }
+
+    /// When the last record was taken down.
+    pub(super) fn last_mono(&self) -> u64 {
+        self.newest_first().next().and_then(|at| self.ring.get(at)).map_or(0, |last| last.mono)
+    }
+
+    fn newest_first(&self) -> impl Iterator<Item = usize> + use<> {
+        let (next, length) = (self.next, self.ring.len());
+        (0..next).rev().chain((next..length).rev())
+    }
+
+    /// The records that `wanted` takes, at most so many of the newest, oldest first, as they were
+    /// taken down.
+    pub(super) fn select(&self, most: usize, wanted: impl Fn(&Record) -> bool) -> Vec<Record> {
+        let newest = self.newest_first().filter_map(|at| self.ring.get(at));
+        let mut found: Vec<_> =
+            newest.filter(|record| wanted(record)).take(most).copied().collect();
+        found.reverse();
+        found
+    }
+
+    /// The records that `filter` takes. Some of a request do not name its key: they come with it.
+    pub(super) fn filtered(&self, filter: &Filter, life: u64) -> Vec<Record> {
+        let mut requests = BTreeSet::new();
+        if let Some(key) = filter.key {
+            let of_key = self.ring.iter().filter(|record| record.key == key);
+            requests.extend(of_key.map(|record| record.request).filter(|request| request.seq != 0));
+        }
+        self.select(filter.most, |record| filter.takes(record, &requests, life))
+    }
+
+    /// Everything in memory as lines, for a crash.
+    pub(super) fn dump(&self, node: NodeId, incarnation: u64, crash: &mut Record) -> Vec<u8> {
+        let mut out = Vec::new();
+        for record in self.select(usize::MAX, |_| true) {
+            line::write(&record, node.0, incarnation, &mut out);
+        }
+        crash.seq = self.seq + 1;
+        crash.event = Event::Crash;
+        crash.wall = self.offset.wrapping_add(crash.mono);
+        line::write(crash, node.0, incarnation, &mut out);
+        out
+    }
+}
+
+/// Which records are asked for. A record is taken if it is of the request or of the key; of all, where
+/// neither is given. What concerns the node as a whole always is.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Of this request.
+    pub request: Option<OpId>,
+    /// Of this key.
+    pub key: Option<ShortKey>,
+    /// Not before this wall time, microseconds.
+    pub since: u64,
+    /// Not after this wall time, microseconds; 0 for no end.
+    pub until: u64,
+    /// Of this life only those …
+    pub life: u64,
+    /// … with larger numbers.
+    pub after: u64,
+    /// At most so many, the newest.
+    pub most: usize,
+}
+
+impl Filter {
+    fn takes(&self, record: &Record, of_key: &BTreeSet<OpId>, life: u64) -> bool {
+        if (record.seq <= self.after && self.life == life)
+            || record.wall < self.since
+            || (self.until != 0 && record.wall > self.until)
+        {
+            return false;
+        }
+        let of_node = matches!(
+            record.event,
+            Event::Suspect
+                | Event::Trust
+                | Event::Level
+                | Event::Start
+                | Event::Stop
+                | Event::Crash
+                | Event::Lost
+        );
+        of_node
+            || (self.request.is_none() && self.key.is_none())
+            || self.request.is_some_and(|request| record.request == request)
+            || self.key.is_some_and(|key| record.key == key)
+            || of_key.contains(&record.request)
+    }
+}
+
+/// The id of record `seq` of this life.
+pub(super) fn id(node: NodeId, incarnation: u64, seq: u64) -> RecordId {
+    RecordId { node, incarnation, seq }
+}

@@ -1,0 +1,382 @@
+//! The recorder of a node: one record costs some tens of nanoseconds and never waits.
+//!
+//! Where flow is off there is none, and everything here is one comparison. Otherwise each record is
+//! filled in in the ring in memory, and, where it is to be written, copied to a list that the
+//! writer thread takes ([`super::files`]).
+//!
+//! **What is written.** In mode `All` everything. In mode `Sampled`:
+//! - One request in so many, and those of connections that ask for it, from their start: the flag
+//!   `keep` travels with everything that they cause, to all nodes.
+//! - A request that turns out slow, failed or tried again is known only then: its router writes what
+//!   it remembers of it and tells the key's replicas ([`Keep`]), which write what they remember of
+//!   the key in that time. What is not in memory any more by then is missing.
+//! - What concerns the node as a whole: starts, suspicions, catch-up.
+
+use super::{
+    files,
+    memory::{self, ANCHOR_EVERY, Counts, Filter, Memory},
+    record::{Cause, Event, Place, Record, RecordId, ShortKey},
+};
+use crate::{
+    bridge::codec::{Told, Trace},
+    clock::Clock,
+    settings::{Flow, FlowMode},
+};
+use simpledynamo_protocol::{
+    message::Message, recent::OpId, record::Key, ring::NodeId, time::Time,
+};
+use std::{
+    cell::Cell,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// How long a crashing node tries to get at its own memory.
+const CRASH_PATIENCE: Duration = Duration::from_millis(100);
+
+/// What the recorder, the writer and readers share.
+pub(super) struct Shared {
+    pub(super) node: NodeId,
+    pub(super) incarnation: u64,
+    pub(super) memory: Mutex<Memory>,
+    pub(super) wake: Condvar,
+    directory: Option<PathBuf>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that so many records could not be written.
+    pub(super) fn refused(&self, records: u64) {
+        self.lock().counts.dropped += records;
+    }
+}
+
+/// Where a message comes from inside a node.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Origin {
+    /// What led to it.
+    pub cause: Cause,
+    /// Microseconds that its cause waited.
+    pub queue: u32,
+    /// Microseconds that its cause was worked on.
+    pub handling: u32,
+}
+
+impl From<Cause> for Origin {
+    fn from(cause: Cause) -> Origin {
+        Origin { cause, queue: 0, handling: 0 }
+    }
+}
+
+/// Takes down what happens; cheap to clone, on the node's own thread.
+#[derive(Clone)]
+pub struct Recorder {
+    shared: Option<Arc<Shared>>,
+    clock: Clock,
+    all: bool,
+    slow: u64,
+    one_in: u64,
+    requests: Rc<Cell<u64>>,
+}
+
+impl Recorder {
+    /// One that takes nothing down.
+    #[must_use]
+    pub fn off(clock: Clock) -> Recorder {
+        let requests = Rc::default();
+        Recorder { shared: None, clock, all: false, slow: u64::MAX, one_in: 0, requests }
+    }
+
+    /// The recorder of this life of `node`, and its writer. Without a directory it keeps everything
+    /// in memory only, and there is no writer.
+    ///
+    /// # Errors
+    /// The directory cannot be made, or there is no thread.
+    pub fn start(
+        node: NodeId,
+        incarnation: u64,
+        settings: &Flow,
+        directory: Option<&Path>,
+        clock: Clock,
+    ) -> io::Result<(Recorder, Option<JoinHandle<()>>)> {
+        if settings.mode == FlowMode::Off {
+            return Ok((Recorder::off(clock), None));
+        }
+        let shared = Arc::new(Shared {
+            node,
+            incarnation,
+            memory: Mutex::new(Memory::new(settings.memory_bytes, directory.is_some())),
+            wake: Condvar::new(),
+            directory: directory.map(Path::to_path_buf),
+        });
+        let bytes = settings.file_bytes;
+        let writer = directory.map(|at| files::spawn(shared.clone(), at.to_path_buf(), bytes));
+        let recorder = Recorder {
+            shared: Some(shared),
+            clock,
+            all: settings.mode == FlowMode::All,
+            slow: u64::try_from(settings.slow.as_micros()).unwrap_or(u64::MAX),
+            one_in: settings.one_in,
+            requests: Rc::default(),
+        };
+        let start = |record: &mut Record| (record.event, record.keep) = (Event::Start, true);
+        recorder.record(start);
+        Ok((recorder, writer.transpose()?))
+    }
+
+    /// For http, the panic hook and whoever stops the node.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader(self.shared.clone())
+    }
+
+    /// Whether anything is taken down.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// The time now, microseconds since the node's start; 0 where nothing is taken down.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        if self.is_on() { self.clock.mono().0 } else { 0 }
+    }
+
+    /// Takes a record down that `fill` fills in; gives its id.
+    pub fn record(&self, fill: impl FnOnce(&mut Record)) -> RecordId {
+        let Some(shared) = &self.shared else { return RecordId::NONE };
+        self.record_at(shared, self.clock.mono(), |record, _| fill(record))
+    }
+
+    fn record_at(
+        &self,
+        shared: &Shared,
+        Time(mono): Time,
+        fill: impl FnOnce(&mut Record, RecordId),
+    ) -> RecordId {
+        let named = |seq| memory::id(shared.node, shared.incarnation, seq);
+        let mut memory = shared.lock();
+        if mono >= memory.anchored {
+            memory.anchored = mono + ANCHOR_EVERY;
+            memory.offset = self.clock.wall_micros().wrapping_sub(mono);
+        }
+        let (seq, wake) = memory.take(mono, self.all, |record, seq| fill(record, named(seq)));
+        drop(memory);
+        if wake {
+            shared.wake.notify_all();
+        }
+        named(seq)
+    }
+
+    /// Has `transmit` send `message` to a node, with the trace that is to travel with it, and takes
+    /// down what came of it: the frame's size, or why it was dropped.
+    pub fn send(
+        &self,
+        to: NodeId,
+        message: &Message,
+        Origin { cause, queue, handling }: Origin,
+        transmit: impl FnOnce(Option<Trace>) -> Result<usize, &'static str>,
+    ) -> Cause {
+        let Some(shared) = &self.shared else {
+            // Nobody asks what came of it.
+            let _ = transmit(None);
+            return Cause::NONE;
+        };
+        let now = self.clock.mono();
+        let keep = cause.keep;
+        let id = self.record_at(shared, now, |record, id| {
+            let told = match cause.id {
+                RecordId::NONE => Told::Nothing,
+                RecordId { node, incarnation, seq }
+                    if (node, incarnation) == (id.node, id.incarnation) =>
+                {
+                    Told::Own(seq)
+                }
+                other => Told::Other(other),
+            };
+            record.describe(shared.node, to, message);
+            (record.message, record.cause, record.keep) = (id, cause.id, keep);
+            (record.queue, record.handling) = (queue, handling);
+            match transmit(Some(Trace { seq: id.seq, keep, cause: told })) {
+                Ok(bytes) => record.bytes = u32::try_from(bytes).unwrap_or(u32::MAX),
+                Err(why) => (record.event, record.reason) = (Event::Drop, why),
+            }
+        });
+        Cause { id, keep, at: now.0 }
+    }
+
+    /// Takes down that `message` goes to an actor of the own node.
+    pub fn local(&self, message: &Message, origin: Origin) -> Cause {
+        let Some(shared) = &self.shared else { return Cause::NONE };
+        self.send(shared.node, message, origin, |_| Ok(0))
+    }
+
+    /// Takes down that messages of this life that were to be sent have been forgotten.
+    pub fn forgotten(&self, sendings: &[u64], why: &'static str) {
+        let Some(shared) = &self.shared else { return };
+        let now = self.clock.mono();
+        for seq in sendings {
+            let sent = shared.lock().find(*seq).unwrap_or(Record::BLANK);
+            self.record_at(shared, now, |record, id| {
+                let Record { seq, mono, wall, .. } = *record;
+                *record = Record { seq, mono, wall, event: Event::Drop, reason: why, ..sent };
+                record.message = RecordId { seq: sent.seq, ..id };
+            });
+        }
+    }
+
+    /// Takes down that `message` came in under the name and cause that travelled with it.
+    pub fn received(
+        &self,
+        from: NodeId,
+        incarnation: u64,
+        message: &Message,
+        trace: Option<Trace>,
+        bytes: usize,
+    ) -> Cause {
+        let Some(shared) = &self.shared else { return Cause::NONE };
+        let own = |seq| RecordId { node: from, incarnation, seq };
+        let (id, cause, keep) = match trace {
+            None => (RecordId::NONE, RecordId::NONE, false),
+            Some(Trace { seq, keep, cause: Told::Nothing }) => (own(seq), RecordId::NONE, keep),
+            Some(Trace { seq, keep, cause: Told::Own(cause) }) => (own(seq), own(cause), keep),
+            Some(Trace { seq, keep, cause: Told::Other(cause) }) => (own(seq), cause, keep),
+        };
+        let now = self.clock.mono();
+        self.record_at(shared, now, |record, _| {
+            record.describe(from, shared.node, message);
+            record.event = Event::Receive;
+            (record.message, record.cause, record.keep) = (id, cause, keep);
+            record.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        });
+        Cause { id, keep, at: now.0 }
+    }
+
+    /// Whether the request that now begins is one of those that are written anyhow.
+    #[must_use]
+    pub fn sample(&self) -> bool {
+        if self.shared.is_none() || self.one_in == 0 {
+            return false;
+        }
+        let requests = self.requests.get();
+        self.requests.set(requests + 1);
+        requests.is_multiple_of(self.one_in)
+    }
+
+    /// Whether a request that took so long, microseconds, is slow.
+    #[must_use]
+    pub fn is_slow(&self, micros: u64) -> bool {
+        micros >= self.slow
+    }
+
+    /// A request turned out to be worth keeping: writes what is remembered of it and of its key.
+    /// Whether the key's replicas are to be told too; there is a bound a second.
+    pub fn keep(&self, request: OpId, key: &Key, since: u64) -> bool {
+        let Some(shared) = self.shared.as_ref().filter(|_| !self.all) else { return false };
+        let now = self.clock.mono().0;
+        let mut memory = shared.lock();
+        let may = memory.may_keep(now);
+        let wake = may && memory.keep(request, ShortKey::of(key), since);
+        drop(memory);
+        if wake {
+            shared.wake.notify_all();
+        }
+        may
+    }
+
+    /// A fact about the node as a whole, always written.
+    pub fn node_fact(
+        &self,
+        event: Event,
+        about: NodeId,
+        fill: impl FnOnce(&mut Record),
+    ) -> RecordId {
+        let Some(shared) = &self.shared else { return RecordId::NONE };
+        self.record_at(shared, self.clock.mono(), |record, _| {
+            (record.event, record.keep) = (event, true);
+            record.to = Place { node: about, actor: super::Actor::Router };
+            fill(record);
+        })
+    }
+}
+
+/// The records in memory, for other threads.
+#[derive(Clone, Default)]
+pub struct Reader(Option<Arc<Shared>>);
+
+impl Reader {
+    /// Whether anything is taken down.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// The records in memory that `filter` takes, as lines of JSON, oldest first.
+    #[must_use]
+    pub fn lines(&self, filter: &Filter) -> Vec<u8> {
+        let Some(shared) = &self.0 else { return Vec::new() };
+        let records = shared.lock().filtered(filter, shared.incarnation);
+        let mut out = Vec::new();
+        for record in &records {
+            super::line::write(record, shared.node.0, shared.incarnation, &mut out);
+        }
+        out
+    }
+
+    /// The commands and replies in memory, at most so many of the newest, oldest first, as lines of
+    /// JSON: the node's requests in short.
+    #[must_use]
+    pub fn requests(&self, most: usize) -> Vec<u8> {
+        let Some(shared) = &self.0 else { return Vec::new() };
+        let wanted = |record: &Record| matches!(record.event, Event::Command | Event::Reply);
+        let records = shared.lock().select(most, wanted);
+        let mut out = Vec::new();
+        for record in &records {
+            super::line::write(record, shared.node.0, shared.incarnation, &mut out);
+        }
+        out
+    }
+
+    /// What was done since the start.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.0.as_ref().map_or_else(Counts::default, |shared| shared.lock().counts)
+    }
+
+    /// Writes everything in memory to `crash-INCARNATION.jsonl` and says why. To be called when the
+    /// process is about to end by accident; it gives up where the memory is locked.
+    pub fn crash(&self, why: &'static str) {
+        let Some(shared) = &self.0 else { return };
+        let Some(directory) = &shared.directory else { return };
+        let until = Instant::now() + CRASH_PATIENCE;
+        let memory = loop {
+            match shared.memory.try_lock() {
+                Ok(memory) => break memory,
+                Err(TryLockError::Poisoned(memory)) => break memory.into_inner(),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::yield_now(),
+                Err(TryLockError::WouldBlock) => return,
+            }
+        };
+        let mut crash = Record { mono: memory.last_mono(), reason: why, ..Record::BLANK };
+        let text = memory.dump(shared.node, shared.incarnation, &mut crash);
+        let path = directory.join(format!("crash-{:020}.jsonl", shared.incarnation));
+        let written = std::fs::File::create(&path).and_then(|mut file| file.write_all(&text));
+        if let Err(error) = written {
+            log::error!("flow records cannot be written to {}: {error}", path.display());
+        }
+    }
+
+    /// Ends the writer once it has written what waits.
+    pub fn close(&self) {
+        let Some(shared) = &self.0 else { return };
+        shared.lock().closing = true;
+        shared.wake.notify_all();
+    }
+}
