@@ -1,5 +1,7 @@
 //! Scenarios: whole nodes, one fault each, on simulated time.
 
+#![allow(clippy::print_stdout, reason = "figures of the swarm, for whoever looks")]
+
 use simpledynamo_actors::harness::{
     Config, Failure, Mix, WALL_START, ms, sim,
     swarm::{Figures, swarm},

@@ -198,7 +198,8 @@ impl Sim {
             .collect();
         let addresses = nodes.values().map(|node| (node.settings.listen, node.id())).collect();
         let log = Log::new(config.keep_log);
-        let wire = Wire::new(origin, Rng::new(config.seed, 1), addresses, log);
+        let mut wire = Wire::new(origin, Rng::new(config.seed, 1), addresses, log);
+        wire.invariants.chains = config.replication == Replication::Chain;
         let wire = Rc::new(RefCell::new(wire));
         let ids: Vec<_> = nodes.keys().copied().collect();
         let mut world = World::new(origin, Rng::new(config.seed, 2), wire, nodes);
