@@ -337,6 +337,7 @@ impl Handler<Committed> for Replica {
     type Result = ();
 
     fn handle(&mut self, committed: Committed, _: &mut Context<Self>) {
+        self.recorder.turn();
         self.standing = committed.standing;
         if let Some(level) = committed.level.filter(|_| committed.level != self.level) {
             self.level = Some(level);
