@@ -24,7 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let stamp = Stamp { ballot: Ballot { round: 3, node: me }, version: 9 };
     let message: Message = Accepted { key: "greeting".into(), stamp }.into();
     let directory = tempfile::tempdir()?;
-    for (name, mode) in [("off", FlowMode::Off), ("memory", FlowMode::Sampled), ("all", FlowMode::All)]
+    for (name, mode) in
+        [("off", FlowMode::Off), ("memory", FlowMode::Sampled), ("all", FlowMode::All)]
     {
         let settings = Flow { mode, one_in: 0, ..Flow::default() };
         let (recorder, writer) =
@@ -44,7 +45,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             return Err("the writer panicked".into());
         }
         let counts = recorder.reader().counts();
-        println!("{name:8} {:6.1} ns a record, {counts:?}", took.as_nanos() as f64 / f64::from(RECORDS));
+        println!(
+            "{name:8} {:6.1} ns a record, {counts:?}",
+            took.as_nanos() as f64 / f64::from(RECORDS)
+        );
     }
     Ok(())
 }

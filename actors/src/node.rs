@@ -310,10 +310,10 @@ impl Node {
         standing: Standing,
     ) -> Replica {
         let Addresses { router, sync, scan, membership, .. } = self.addresses.clone();
-        let locals = Locals { router, sync, scan, membership };
+        let recorder = self.recorder.clone();
+        let locals = Locals { router, sync, scan, membership, recorder };
         let (bridge, part) = (self.bridge.clone(), (standing, self.has_chains()));
-        let (me, fatal, recorder) = (self.settings.me, self.fatal.clone(), self.recorder.clone());
-        Replica::new(me, store, queue, part, bridge, locals, fatal, recorder)
+        Replica::new(self.settings.me, store, queue, part, bridge, locals, self.fatal.clone())
     }
 
     fn detector(&self) -> Detector {

@@ -79,7 +79,7 @@ fn dynamo(call: &mut Call<'_>) -> Result<Action, Failure> {
 fn flow(call: &mut Call<'_>, switch: &Bytes) -> Result<Action, Failure> {
     let on = args::is(switch, "on");
     if !on && !args::is(switch, "off") {
-        return Err(args::SYNTAX.into());
+        return Err(args::SYNTAX);
     }
     if on && !call.shared.node.flow.is_on() {
         return Err("ERR flow records are off at this node: write flow = \"sampled\" under \

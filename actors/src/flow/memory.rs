@@ -160,7 +160,11 @@ impl Memory {
                 found.push(record.unpack(&self.tables, self.offset));
             }
         }
-        found.into_iter().rev().fold(false, |wake, record| self.hand_over(record) || wake)
+        let mut wake = false;
+        for record in found.into_iter().rev() {
+            wake |= self.hand_over(record);
+        }
+        wake
     }
 
     /// The record of this number, if it is still in memory.

@@ -465,40 +465,30 @@ impl Record {
             Message::NoVote(m) => {
                 (self.key, self.reason) = (ShortKey::of(&m.key), m.reason.name());
             }
+            message => self.describe_other(message),
+        }
+    }
+
+    /// What neither a request nor a round says, where it is about a key.
+    fn describe_other(&mut self, message: &Message) {
+        match message {
             Message::Collect(m) => {
                 self.key = ShortKey::of(&m.key);
                 self.stamp(m.stamp);
             }
-            Message::Keep(m) => (self.key, self.request) = (ShortKey::of(&m.key), m.op),
             Message::Forward(m) => {
                 self.key = ShortKey::of(&m.key);
                 self.stamp(m.record.as_ref().map_or_else(Stamp::default, |record| record.stamp));
             }
             Message::Acked(m) => {
+                // Of the keys acknowledged together one stands for all.
                 if let Some((key, stamp)) = m.entries.first() {
                     self.key = ShortKey::of(key);
                     self.stamp(stamp.unwrap_or_default());
                 }
             }
-            Message::Probe(_)
-            | Message::Alive(_)
-            | Message::Missed(_)
-            | Message::AskDigests(_)
-            | Message::Digests(_)
-            | Message::AskList(_)
-            | Message::Listed(_)
-            | Message::Fetch(_)
-            | Message::Records(_)
-            | Message::Greet(_)
-            | Message::Welcome(_)
-            | Message::ConfigRound(_)
-            | Message::Confirm(_)
-            | Message::Confirmed(_)
-            | Message::Survey(_)
-            | Message::Present(_)
-            | Message::Announce(_)
-            | Message::Attach(_)
-            | Message::Attached(_) => {}
+            Message::Keep(m) => (self.key, self.request) = (ShortKey::of(&m.key), m.op),
+            _ => {}
         }
     }
 }

@@ -125,6 +125,8 @@ pub struct Locals {
     pub scan: Addr<Scan>,
     /// Where it is told how far this node is.
     pub membership: Addr<Membership>,
+    /// Takes down what comes and goes.
+    pub recorder: Recorder,
 }
 
 /// The asker numbers below those of coordinators.
@@ -152,7 +154,6 @@ pub struct Replica {
     bridge: BridgeHandle,
     locals: Locals,
     fatal: crate::node::Fatal,
-    recorder: Recorder,
     effects: Effects,
     overflow: VecDeque<Work>,
 }
@@ -168,7 +169,6 @@ impl Replica {
         bridge: BridgeHandle,
         locals: Locals,
         fatal: crate::node::Fatal,
-        recorder: Recorder,
     ) -> Replica {
         Replica {
             me,
@@ -179,7 +179,6 @@ impl Replica {
             bridge,
             locals,
             fatal,
-            recorder,
             effects: Effects::new(),
             overflow: VecDeque::new(),
         }
@@ -191,7 +190,7 @@ impl Replica {
             return;
         }
         let from = self.me;
-        let cause = self.recorder.local(&message, origin);
+        let cause = self.locals.recorder.local(&message, origin);
         if self.level.is_some() && chain::is_own(&message) {
             return self.enqueue(Work::Message { from, message, cause });
         }
@@ -234,7 +233,7 @@ impl Replica {
 
     /// Answered here and now: the store shows durable records only.
     fn query(&mut self, from: NodeId, query: &Query, cause: Cause) {
-        let queue = waited(cause.at, self.recorder.now());
+        let queue = waited(cause.at, self.locals.recorder.now());
         let origin = Origin { cause, queue, handling: 0 };
         match self.store.read(&query.key) {
             Ok(stored) => {
@@ -337,7 +336,7 @@ impl Handler<Committed> for Replica {
     type Result = ();
 
     fn handle(&mut self, committed: Committed, _: &mut Context<Self>) {
-        self.recorder.turn();
+        self.locals.recorder.turn();
         self.standing = committed.standing;
         if let Some(level) = committed.level.filter(|_| committed.level != self.level) {
             self.level = Some(level);
