@@ -17,6 +17,7 @@ use crate::{
     settings::{Replication, Settings},
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
+use due::PopFirstIf;
 use simpledynamo_protocol::{
     message::{self, Answer, Ask, Outcome, Reason, Request},
     recent::OpId,
@@ -32,6 +33,7 @@ use std::{
 };
 use tokio::sync::oneshot;
 
+mod due;
 mod story;
 
 /// How often time-outs are looked for. A retry is late by half of it on average.
@@ -432,17 +434,6 @@ impl Router {
             self.decide(|routing, now, doubtful, out| routing.wake(now.mono, doubtful, out));
             self.carry_out(Cause::NONE, ctx);
         }
-    }
-}
-
-/// The first element, where it is due.
-trait PopFirstIf<T> {
-    fn pop_first_if(&mut self, due: impl FnOnce(&T) -> bool) -> Option<T>;
-}
-
-impl<T: Ord> PopFirstIf<T> for BTreeSet<T> {
-    fn pop_first_if(&mut self, due: impl FnOnce(&T) -> bool) -> Option<T> {
-        self.first().is_some_and(due).then(|| self.pop_first()).flatten()
     }
 }
 
