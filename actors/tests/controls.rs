@@ -3,6 +3,8 @@
 //! A test that cannot fail shows nothing. Only what was done wrong counts as found (an invariant, or
 //! what clients saw), not that something took too long.
 
+#![allow(clippy::print_stdout, reason = "the seed that found each")]
+
 use simpledynamo_actors::harness::{
     broken::Rule,
     swarm::{Broke, Case, Outcome},
