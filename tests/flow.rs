@@ -172,21 +172,28 @@ fn work(me: u64, clients: &[SocketAddr], stop: &AtomicBool, done: &AtomicU64) {
     }
 }
 
-/// Follows the causes of an answer back to the command.
+/// Follows the causes of an answer back to the command, or to what a node that was killed had not yet
+/// written.
 fn leads_to_its_command(book: &Book, story: &Story, reply: RecordId) -> bool {
     let mut next = vec![reply];
     let mut seen = BTreeSet::new();
     while let Some(id) = next.pop() {
-        let Some(line) = book.get(id) else { continue };
         if !seen.insert(id) {
             continue;
         }
+        let Some(line) = book.get(id) else {
+            if book.died_before(id) {
+                return true;
+            }
+            continue;
+        };
         if line.event == Event::Command && line.request == Some(story.request) {
             return true;
         }
         // What lets a round begin may be another request's end; this one came by its own message.
         let joins = |own: &&Line| own.event == Event::Join && own.cause == Some(id);
-        if line.event == Event::Round && story.lines.iter().any(|own| joins(&own)) {
+        let leads = line.request == Some(story.request);
+        if line.event == Event::Round && (leads || story.lines.iter().any(|own| joins(&own))) {
             let asked = |own: &&Line| own.event == Event::Send && own.kind == "Request";
             next.extend(story.lines.iter().filter(asked).map(Line::id));
         }

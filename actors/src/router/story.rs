@@ -40,9 +40,11 @@ impl Router {
     /// A coordinator did not answer.
     pub(super) fn note_silence(&self, op: OpId, node: NodeId, sent: Time) -> Cause {
         let waited = self.ways.clock.mono().since(sent);
-        let keep = self.clients.get(&op.seq).is_some_and(|client| client.cause.keep);
+        // None where it ended meanwhile, at another coordinator.
+        let begun = self.clients.get(&op.seq).map_or(Cause::NONE, |client| client.cause);
         let id = self.ways.recorder.record(|record| {
-            (record.event, record.keep) = (Event::TimeOut, keep);
+            (record.event, record.keep) = (Event::TimeOut, begun.keep);
+            record.cause = begun.id;
             self.about(record, op, node);
             record.handling = u32::try_from(waited.as_micros()).unwrap_or(u32::MAX);
         });
