@@ -225,7 +225,11 @@ impl Router {
                     let cause = silence.map_or(cause, |(_, silence)| silence);
                     self.ask(to, request, cause, ctx);
                 }
-                Step::Finish { op, verdict } => self.finish(op, verdict, cause),
+                Step::Finish { op, verdict } => {
+                    let silence = silent.filter(|(of, _)| *of == op);
+                    let cause = silence.map_or(cause, |(_, silence)| silence);
+                    self.finish(op, verdict, cause);
+                }
                 Step::TimedOut { op, node, sent } => {
                     let silence = self.note_silence(op, node, sent);
                     silent = Some((op, silence));
@@ -393,6 +397,7 @@ impl Router {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.ways.recorder.turn();
         let now = self.ways.clock.mono();
         let gap = now.since(self.last_tick);
         self.last_tick = now;
@@ -450,6 +455,7 @@ impl Handler<Execute> for Router {
     type Result = ();
 
     fn handle(&mut self, execute: Execute, ctx: &mut Context<Self>) {
+        self.ways.recorder.turn();
         let Execute { key, command, keep, reply } = execute;
         let full = self.routing.in_flight() >= self.settings.limits.requests;
         if full || self.phase == Phase::Starting {

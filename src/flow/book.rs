@@ -2,7 +2,7 @@
 //!
 //! A request's story is what its own records lead to: every record of the request, the rounds that
 //! it joined, and from there along the causes (a message's sending, its receipt, what that caused).
-//! The walk ends where another request begins: a round that the request has not joined is not part
+//! The walk ends where another request begins (and leaves out the word to keep records): a round that the request has not joined is not part
 //! of it, though it may be what the request waited for.
 
 use super::line::Line;
@@ -190,7 +190,8 @@ impl Book {
     pub fn story(&self, request: OpId) -> Option<Story> {
         let own = self.by_request.get(&request)?;
         let mut found: BTreeSet<RecordId> = BTreeSet::new();
-        let mut next: Vec<RecordId> = own.clone();
+        let mut next: Vec<RecordId> =
+            own.iter().copied().filter(|id| self.belongs(*id, request)).collect();
         while let Some(id) = next.pop() {
             let Some(line) = self.lines.get(&id) else { continue };
             if !found.insert(id) {
@@ -216,6 +217,9 @@ impl Book {
     /// Whether a record that something of the request led to is part of its story.
     fn belongs(&self, id: RecordId, request: OpId) -> bool {
         let Some(line) = self.lines.get(&id) else { return false };
+        if line.kind == "Keep" {
+            return false;
+        }
         match line.request {
             Some(other) if other != request => {
                 line.event == Event::Round && self.joined(id, request)

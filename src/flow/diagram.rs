@@ -143,8 +143,6 @@ impl<'a> Drawing<'a> {
                 self.diagram.outcome.clone_from(&line.reason);
                 self.client(line, false, line.reason.clone());
             }
-            Event::Send | Event::Drop if line.kind == "Keep" => {}
-            Event::Receive if line.kind == "Keep" => {}
             Event::Send if line.is_local() => self.local(line),
             Event::Send => self.sending(line),
             Event::Drop => self.drop(line),

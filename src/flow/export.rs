@@ -89,7 +89,12 @@ pub fn perfetto(stories: &[Story]) -> Value {
         }
     }
     for ((node, thread), actor) in &threads {
-        let named = |what: &str, name: String| json!({"name": what, "ph": "M", "pid": node, "tid": thread, "args": {"name": name}});
+        let named = |what: &str, name: String| {
+            json!({
+                "name": what, "cat": "__metadata", "ph": "M", "pid": node, "tid": thread, "ts": 0,
+                "args": {"name": name},
+            })
+        };
         events.push(named("process_name", format!("node {node}")));
         events.push(named("thread_name", actor.name().to_owned()));
     }

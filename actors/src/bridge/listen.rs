@@ -216,6 +216,7 @@ impl Listening {
             if read == 0 {
                 return Ok(());
             }
+            self.0.recorder.turn();
             self.0.counters.borrow_mut().bytes_in += read as u64;
             self.deliver(&decoder, &mut received, peer).map_err(|error| {
                 self.0.counters.borrow_mut().damaged += 1;

@@ -8,12 +8,13 @@ use simpledynamo_protocol::{
     record::Key,
     ring::NodeId,
 };
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 /// The requests here, while flow records are taken down.
 #[derive(Default)]
 pub(super) struct Story {
-    asked: BTreeMap<(OpId, u32), Cause>,
+    /// In the order of their arrival, about.
+    asked: VecDeque<(OpId, u32, Cause)>,
     /// How many of them are to be written down whatever becomes of them.
     kept: usize,
     /// The round begun last.
@@ -25,9 +26,7 @@ impl Story {
     pub(super) fn asked(&mut self, message: &Message, cause: Cause) {
         if let Message::Request(Request { op, attempt, .. }) = message {
             self.kept += usize::from(cause.keep);
-            if self.asked.insert((*op, *attempt), cause).is_some_and(|again| again.keep) {
-                self.kept -= 1;
-            }
+            self.asked.push_back((*op, *attempt, cause));
         }
     }
 
@@ -41,7 +40,10 @@ impl Story {
     /// request came in.
     pub(super) fn origin(&mut self, cause: Cause, message: &Message) -> Origin {
         let Message::Answer(answer) = message else { return cause.into() };
-        let Some(asked) = self.asked.remove(&(answer.op, answer.attempt)) else {
+        let answered =
+            |(op, attempt, _): &(OpId, u32, Cause)| (*op, *attempt) == (answer.op, answer.attempt);
+        let found = self.asked.iter().position(answered);
+        let Some((_, _, asked)) = found.and_then(|at| self.asked.swap_remove_front(at)) else {
             return cause.into();
         };
         self.kept -= usize::from(asked.keep);

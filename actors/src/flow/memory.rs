@@ -5,6 +5,7 @@
 
 use super::{
     line,
+    packed::{Packed, Tables},
     record::{Event, Record, RecordId, ShortKey},
 };
 use simpledynamo_protocol::{recent::OpId, ring::NodeId};
@@ -37,7 +38,8 @@ pub struct Counts {
 }
 
 pub(super) struct Memory {
-    ring: Vec<Record>,
+    ring: Vec<Packed>,
+    tables: Tables,
     /// Where the next record goes once the ring is full.
     next: usize,
     capacity: usize,
@@ -58,10 +60,12 @@ pub(super) struct Memory {
 
 impl Memory {
     pub(super) fn new(bytes: usize, writes: bool) -> Memory {
+        let capacity = (bytes / size_of::<Packed>()).max(1);
         Memory {
-            ring: Vec::new(),
+            ring: Vec::with_capacity(capacity),
+            tables: Tables::new(),
             next: 0,
-            capacity: (bytes / size_of::<Record>()).max(1),
+            capacity,
             seq: 0,
             offset: 0,
             anchored: 0,
@@ -84,21 +88,20 @@ impl Memory {
     ) -> (u64, bool) {
         self.seq += 1;
         let (seq, wall) = (self.seq, self.offset.wrapping_add(mono));
-        if self.ring.len() < self.capacity {
-            self.next = self.ring.len();
-            self.ring.push(Record::BLANK);
+        let mut record = Record { seq, mono, wall, ..Record::BLANK };
+        fill(&mut record, seq);
+        record.keep |= all;
+        let packed = Packed::of(&record, &mut self.tables);
+        match self.ring.get_mut(self.next) {
+            Some(slot) => *slot = packed,
+            None => self.ring.push(packed),
         }
-        let Some(slot) = self.ring.get_mut(self.next) else { return (seq, false) };
-        *slot = Record { seq, mono, wall, ..Record::BLANK };
-        fill(slot, seq);
-        slot.keep |= all;
-        let write = slot.keep.then_some(*slot);
         self.next += 1;
         if self.next == self.capacity {
             self.next = 0;
         }
         self.counts.recorded += 1;
-        (seq, write.is_some_and(|record| self.hand_over(record)))
+        (seq, record.keep && self.hand_over(record))
     }
 
     /// Gives a record to the writer; whether it has to be woken.
@@ -144,7 +147,8 @@ impl Memory {
     /// Hands the records of this request and key since then to the writer; whether it has to be
     /// woken.
     pub(super) fn keep(&mut self, request: OpId, key: ShortKey, since: u64) -> bool {
-        let concerns = |record: &Record| record.request == request || record.key == key;
+        let request = self.tables.request(request);
+        let concerns = |record: &Packed| record.request() == request || record.key == key;
         let mut found = Vec::new();
         for at in self.newest_first() {
             let Some(record) = self.ring.get_mut(at) else { break };
@@ -153,7 +157,7 @@ impl Memory {
             }
             if !record.keep && concerns(record) {
                 record.keep = true;
-                found.push(*record);
+                found.push(record.unpack(&self.tables, self.offset));
             }
         }
         found.into_iter().rev().fold(false, |wake, record| self.hand_over(record) || wake)
@@ -163,7 +167,8 @@ impl Memory {
     pub(super) fn find(&self, seq: u64) -> Option<Record> {
         let back = usize::try_from(self.seq.checked_sub(seq)?).ok()?;
         let at = self.newest_first().nth(back)?;
-        self.ring.get(at).filter(|record| record.seq == seq).copied()
+        let found = self.ring.get(at).filter(|record| record.seq == seq)?;
+        Some(found.unpack(&self.tables, self.offset))
     }
 
     /// When the last record was taken down.
@@ -180,8 +185,8 @@ impl Memory {
     /// taken down.
     pub(super) fn select(&self, most: usize, wanted: impl Fn(&Record) -> bool) -> Vec<Record> {
         let newest = self.newest_first().filter_map(|at| self.ring.get(at));
-        let mut found: Vec<_> =
-            newest.filter(|record| wanted(record)).take(most).copied().collect();
+        let unpacked = newest.map(|record| record.unpack(&self.tables, self.offset));
+        let mut found: Vec<_> = unpacked.filter(|record| wanted(record)).take(most).collect();
         found.reverse();
         found
     }
@@ -191,6 +196,7 @@ impl Memory {
         let mut requests = BTreeSet::new();
         if let Some(key) = filter.key {
             let of_key = self.ring.iter().filter(|record| record.key == key);
+            let of_key = of_key.map(|record| record.unpack(&self.tables, self.offset));
             requests.extend(of_key.map(|record| record.request).filter(|request| request.seq != 0));
         }
         self.select(filter.most, |record| filter.takes(record, &requests, life))

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `record` | a record, in a fixed size |
 //! | `recorder` | takes records down; decides which are written |
-//! | `memory` | the ring of recent records, and those that wait for the writer |
+//! | `memory`, `packed` | the ring of recent records, and those that wait for the writer |
 //! | `line` | a record as JSON |
 //! | `files` | the writer thread, and its files |
 //!
@@ -29,6 +29,7 @@
 pub mod files;
 mod line;
 mod memory;
+mod packed;
 mod record;
 mod recorder;
 

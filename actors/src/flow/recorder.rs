@@ -22,9 +22,7 @@ use crate::{
     clock::Clock,
     settings::{Flow, FlowMode},
 };
-use simpledynamo_protocol::{
-    message::Message, recent::OpId, record::Key, ring::NodeId, time::Time,
-};
+use simpledynamo_protocol::{message::Message, recent::OpId, record::Key, ring::NodeId};
 use std::{
     cell::Cell,
     io::{self, Write},
@@ -84,14 +82,16 @@ pub struct Recorder {
     slow: u64,
     one_in: u64,
     requests: Rc<Cell<u64>>,
+    /// The time of this turn of the node's thread.
+    time: Rc<Cell<u64>>,
 }
 
 impl Recorder {
     /// One that takes nothing down.
     #[must_use]
     pub fn off(clock: Clock) -> Recorder {
-        let requests = Rc::default();
-        Recorder { shared: None, clock, all: false, slow: u64::MAX, one_in: 0, requests }
+        let (requests, time) = (Rc::default(), Rc::default());
+        Recorder { shared: None, clock, all: false, slow: u64::MAX, one_in: 0, requests, time }
     }
 
     /// The recorder of this life of `node`, and its writer. Without a directory it keeps everything
@@ -125,7 +125,9 @@ impl Recorder {
             slow: u64::try_from(settings.slow.as_micros()).unwrap_or(u64::MAX),
             one_in: settings.one_in,
             requests: Rc::default(),
+            time: Rc::default(),
         };
+        recorder.turn();
         let start = |record: &mut Record| (record.event, record.keep) = (Event::Start, true);
         recorder.record(start);
         Ok((recorder, writer.transpose()?))
@@ -143,24 +145,28 @@ impl Recorder {
         self.shared.is_some()
     }
 
-    /// The time now, microseconds since the node's start; 0 where nothing is taken down.
+    /// Reads the clock: once for everything that then happens in one go. To be called where something
+    /// comes in from outside the node's thread: bytes, a command, a commit, a timer.
+    pub fn turn(&self) {
+        if self.is_on() {
+            self.time.set(self.clock.mono().0);
+        }
+    }
+
+    /// The time of this turn, microseconds since the node's start; 0 where nothing is taken down.
     #[must_use]
     pub fn now(&self) -> u64 {
-        if self.is_on() { self.clock.mono().0 } else { 0 }
+        self.time.get()
     }
 
     /// Takes a record down that `fill` fills in; gives its id.
     pub fn record(&self, fill: impl FnOnce(&mut Record)) -> RecordId {
         let Some(shared) = &self.shared else { return RecordId::NONE };
-        self.record_at(shared, self.clock.mono(), |record, _| fill(record))
+        self.record_at(shared, |record, _| fill(record))
     }
 
-    fn record_at(
-        &self,
-        shared: &Shared,
-        Time(mono): Time,
-        fill: impl FnOnce(&mut Record, RecordId),
-    ) -> RecordId {
+    fn record_at(&self, shared: &Shared, fill: impl FnOnce(&mut Record, RecordId)) -> RecordId {
+        let mono = self.now();
         let named = |seq| memory::id(shared.node, shared.incarnation, seq);
         let mut memory = shared.lock();
         if mono >= memory.anchored {
@@ -189,9 +195,8 @@ impl Recorder {
             let _ = transmit(None);
             return Cause::NONE;
         };
-        let now = self.clock.mono();
         let keep = cause.keep;
-        let id = self.record_at(shared, now, |record, id| {
+        let id = self.record_at(shared, |record, id| {
             let told = match cause.id {
                 RecordId::NONE => Told::Nothing,
                 RecordId { node, incarnation, seq }
@@ -209,7 +214,7 @@ impl Recorder {
                 Err(why) => (record.event, record.reason) = (Event::Drop, why),
             }
         });
-        Cause { id, keep, at: now.0 }
+        Cause { id, keep, at: self.now() }
     }
 
     /// Takes down that `message` goes to an actor of the own node.
@@ -221,10 +226,9 @@ impl Recorder {
     /// Takes down that messages of this life that were to be sent have been forgotten.
     pub fn forgotten(&self, sendings: &[u64], why: &'static str) {
         let Some(shared) = &self.shared else { return };
-        let now = self.clock.mono();
         for seq in sendings {
             let sent = shared.lock().find(*seq).unwrap_or(Record::BLANK);
-            self.record_at(shared, now, |record, id| {
+            self.record_at(shared, |record, id| {
                 let Record { seq, mono, wall, .. } = *record;
                 *record = Record { seq, mono, wall, event: Event::Drop, reason: why, ..sent };
                 record.message = RecordId { seq: sent.seq, ..id };
@@ -249,14 +253,13 @@ impl Recorder {
             Some(Trace { seq, keep, cause: Told::Own(cause) }) => (own(seq), own(cause), keep),
             Some(Trace { seq, keep, cause: Told::Other(cause) }) => (own(seq), cause, keep),
         };
-        let now = self.clock.mono();
-        self.record_at(shared, now, |record, _| {
+        self.record_at(shared, |record, _| {
             record.describe(from, shared.node, message);
             record.event = Event::Receive;
             (record.message, record.cause, record.keep) = (id, cause, keep);
             record.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         });
-        Cause { id, keep, at: now.0 }
+        Cause { id, keep, at: self.now() }
     }
 
     /// Whether the request that now begins is one of those that are written anyhow.
@@ -280,7 +283,7 @@ impl Recorder {
     /// Whether the key's replicas are to be told too; there is a bound a second.
     pub fn keep(&self, request: OpId, key: &Key, since: u64) -> bool {
         let Some(shared) = self.shared.as_ref().filter(|_| !self.all) else { return false };
-        let now = self.clock.mono().0;
+        let now = self.now();
         let mut memory = shared.lock();
         let may = memory.may_keep(now);
         let wake = may && memory.keep(request, ShortKey::of(key), since);
@@ -299,7 +302,7 @@ impl Recorder {
         fill: impl FnOnce(&mut Record),
     ) -> RecordId {
         let Some(shared) = &self.shared else { return RecordId::NONE };
-        self.record_at(shared, self.clock.mono(), |record, _| {
+        self.record_at(shared, |record, _| {
             (record.event, record.keep) = (event, true);
             record.to = Place { node: about, actor: super::Actor::Router };
             fill(record);

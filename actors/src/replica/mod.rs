@@ -299,6 +299,7 @@ impl Handler<Committed> for Replica {
     type Result = ();
 
     fn handle(&mut self, committed: Committed, _: &mut Context<Self>) {
+        self.recorder.turn();
         self.standing = committed.standing;
         self.drain_overflow();
         for out in committed.out {

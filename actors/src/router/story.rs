@@ -94,7 +94,8 @@ impl Router {
             self.about(record, op, self.me);
             record.event = Event::Reply;
             record.to.actor = Actor::Client;
-            (record.cause, record.reason) = (cause.id, reason);
+            record.cause = if cause.id.is_some() { cause.id } else { client.cause.id };
+            record.reason = reason;
             record.keep = client.cause.keep;
             record.key = ShortKey::of(&client.key);
             record.handling = u32::try_from(took).unwrap_or(u32::MAX);
