@@ -5,7 +5,7 @@ import { svg } from "./text.js";
 const WINDOW_MILLIS = 120_000;
 // One point a second: the figures themselves are those of five.
 const STEP_MILLIS = 1000;
-const BOX = { left: 58, right: 592, top: 10, bottom: 146 };
+const BOX = { left: 72, right: 592, top: 10, bottom: 146 };
 
 /** The next 1, 2 or 5 times a power of ten. */
 function round(value) {

@@ -5,6 +5,7 @@ import { el, micros, say, svg } from "./text.js";
 const REFRESH_MILLIS = 2000;
 const ROWS_MAX = 30;
 const COLUMN = 150, ROW = 26, TOP = 44, LEFT = 86;
+const WORDS_MAX = 40;
 
 const tried = (request) => request.attempts > 1 || (request.took !== null && request.outcome !== "done");
 const ORDERS = {
@@ -30,10 +31,13 @@ function row(request, open) {
     cell("Attempts", String(request.attempts || 1)));
 }
 
-/** Where a label goes so that it stays within the picture. */
+/** A label as long as there is room for; the whole is in the words below the picture. */
+const cut = (text) => (text.length > WORDS_MAX ? `${text.slice(0, WORDS_MAX - 1)}…` : text);
+
+/** Where a label goes so that it covers no time and stays within the picture. */
 function place(x, text, width) {
   const half = text.length * 3.4;
-  return Math.min(Math.max(x, half + 4), width - half - 4);
+  return Math.max(Math.min(x, width - half - 4), LEFT + half);
 }
 
 function arrow(each, x, y, width) {
@@ -44,7 +48,7 @@ function arrow(each, x, y, width) {
   const head = lost
     ? svg("path", { class: "cross", d: `M ${end - 5} ${y - 5} l 10 10 m 0 -10 l -10 10` })
     : svg("path", { class: "head", d: `M ${end} ${y} l ${back ? 8 : -8} -4 v 8 z` });
-  const words = lost ? `${each.label} lost: ${each.lost}` : each.label;
+  const words = cut(lost ? `${each.label} lost: ${each.lost}` : each.label);
   return [
     svg("line", { x1: from, x2: end, y1: y, y2: y, class: lost ? "arrow lost" : "arrow" }),
     head,
@@ -53,11 +57,12 @@ function arrow(each, x, y, width) {
 }
 
 function note(each, x, y, width) {
-  const half = each.label.length * 3.4 + 8;
-  const middle = place(x(each.column), each.label, width);
+  const words = cut(each.label);
+  const half = words.length * 3.4 + 8;
+  const middle = place(x(each.column), words, width);
   return [
     svg("rect", { x: middle - half, y: y - 16, width: 2 * half, height: 20, rx: 4, class: each.bad ? "note bad" : "note" }),
-    svg("text", { x: middle, y: y - 2, "text-anchor": "middle", class: each.bad ? "words bad" : "words" }, each.label),
+    svg("text", { x: middle, y: y - 2, "text-anchor": "middle", class: each.bad ? "words bad" : "words" }, words),
   ];
 }
 
