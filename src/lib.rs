@@ -7,5 +7,6 @@ pub mod fuzz;
 pub mod http;
 pub mod logger;
 pub mod pidfile;
+pub mod processes;
 pub mod resp;
 pub mod serve;

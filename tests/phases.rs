@@ -1,223 +1,274 @@
-//! The six phases, on five real processes with real sockets and disks.
+//! The six phases and two more, each one body for two backends: simulated, with many seeds, and on
+//! five real processes with real sockets and disks; with quorums and with chains.
 //!
 //! Phases 2 to 6 record what clients saw and have it checked for linearizability. In no phase may
 //! an operation fail: what is in flight to the very node that is killed has an unknown outcome, all
 //! else is answered.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::print_stderr, reason = "the logs of a failed test")]
-#![allow(unreachable_pub, reason = "modules of a test")]
+#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
-mod support;
-
+use simpledynamo::processes::{self, Processes, processes};
+use simpledynamo_actors::{
+    harness::{self, Cluster, Failure, Mix, Pairs, Sim, ms, play, seed_or, sim},
+    settings::Replication,
+};
 use simpledynamo_protocol::{
-    command::{Command, Condition, Expiry},
-    history::{History, Outcome},
+    command::{Command, Condition, Reply},
+    history::Outcome,
+    ring::{NodeId, Ring},
 };
-use std::{collections::BTreeSet, time::Instant};
-use support::{
-    load::{Load, Worker, settle},
-    resp::Answer,
-    ring::{IDS, Processes},
-    wait,
+use std::{
+    collections::BTreeSet,
+    fmt::{Debug, Display},
 };
-
-/// How the ring keeps its copies equal.
-const REPLICATION: &str = "quorum";
 
 /// Clients of a load, two a node.
-const CLIENTS: usize = 10;
+const CLIENTS: u32 = 10;
 
-/// Keys of all three kinds.
-fn keys(prefix: &str, of_each: usize) -> Vec<String> {
-    let names =
-        (0..of_each).flat_map(|i| ["r", "n", "l"].map(|kind| format!("{kind}-{prefix}-{i}")));
-    names.collect()
-}
+/// Seeds that the simulator tries of each phase. On processes there is one.
+const SEEDS: u64 = 5;
 
-/// The same keys for every client.
-fn shared_keys(of_each: usize) -> Vec<Vec<String>> {
-    vec![keys("shared", of_each); CLIENTS]
-}
+/// A phase on both backends and with both strategies, as four tests.
+macro_rules! on_both_backends {
+    ($($phase:ident),* $(,)?) => {
+        mod simulated {
+            $(#[test]
+            fn $phase() -> Result<(), super::Failure> {
+                (0..super::SEEDS).try_for_each(|seed| super::play(super::sim(seed), super::$phase))
+            })*
 
-fn bulk(text: &str) -> Answer {
-    Answer::Bulk(text.into())
-}
-
-fn set(value: &str) -> Command {
-    set_if(value, Condition::Always)
-}
-
-fn set_if(value: &str, condition: Condition) -> Command {
-    Command::Set { value: value.into(), condition, expiry: Expiry::Clear, get: false }
-}
-
-#[test]
-fn phase_1_basic_operations_and_where_keys_lie() {
-    let ring = Processes::start(REPLICATION);
-    let mut clients: Vec<_> = (0..IDS.len()).map(|node| ring.client(node)).collect();
-    let keys: Vec<String> = (0..60).map(|i| format!("key-{i}")).collect();
-    let ok = Answer::Simple("OK".into());
-    for (i, key) in keys.iter().enumerate() {
-        assert_eq!(clients[i % 5].call(&["GET", key]).unwrap(), Answer::Nil);
-        assert_eq!(clients[i % 5].call(&["SET", key, "first"]).unwrap(), ok);
-        assert_eq!(clients[(i + 1) % 5].call(&["GET", key]).unwrap(), bulk("first"));
-        assert_eq!(clients[(i + 2) % 5].call(&["SET", key, key]).unwrap(), ok);
-        assert_eq!(clients[(i + 3) % 5].call(&["GET", key]).unwrap(), bulk(key));
-    }
-    ring.wait_equal(&keys);
-    for (node, client) in clients.iter_mut().enumerate() {
-        let here = keys.iter().filter(|key| Processes::holders(key).contains(&node));
-        let expected: BTreeSet<_> = here.map(|key| (key.clone(), key.clone())).collect();
-        assert_eq!(pairs(client.call(&["DYNAMO", "LOCAL"]).unwrap()), expected, "{}", IDS[node]);
-        let expected = keys.iter().map(|key| (key.clone(), key.clone())).collect();
-        assert_eq!(pairs(client.call(&["DYNAMO", "ALL"]).unwrap()), expected, "{}", IDS[node]);
-    }
-    for (i, key) in keys.iter().enumerate() {
-        assert_eq!(clients[i % 5].call(&["DEL", key]).unwrap(), Answer::Int(1));
-        assert_eq!(clients[(i + 1) % 5].call(&["GET", key]).unwrap(), Answer::Nil);
-        assert_eq!(clients[(i + 2) % 5].call(&["DEL", key]).unwrap(), Answer::Int(0));
-    }
-    ring.wait_equal(&keys);
-    for client in &mut clients {
-        wait("every copy is deleted", || {
-            pairs(client.call(&["DYNAMO", "LOCAL"]).unwrap()).is_empty().then_some(())
-        });
-        assert!(pairs(client.call(&["DYNAMO", "ALL"]).unwrap()).is_empty());
-    }
-}
-
-/// A flat list of keys and values.
-fn pairs(answer: Answer) -> BTreeSet<(String, String)> {
-    let words: Vec<String> = answer
-        .array()
-        .into_iter()
-        .map(|word| match word {
-            Answer::Bulk(bytes) => String::from_utf8(bytes).unwrap(),
-            other => panic!("not a string: {other:?}"),
-        })
-        .collect();
-    words.as_chunks().0.iter().map(|[key, value]| (key.clone(), value.clone())).collect()
-}
-
-#[test]
-fn phase_2_concurrent_operations_on_different_keys() {
-    let ring = Processes::start(REPLICATION);
-    let own = (0..CLIENTS).map(|client| keys(&client.to_string(), 3)).collect();
-    let load = Load::start(&ring, own);
-    load.progress(4_000);
-    load.finish(&ring);
-}
-
-#[test]
-fn phase_3_concurrent_operations_on_the_same_keys() {
-    let ring = Processes::start(REPLICATION);
-    let load = Load::start(&ring, shared_keys(4));
-    load.progress(4_000);
-    load.finish(&ring);
-}
-
-#[test]
-fn phase_4_every_operation_with_each_node_dead() {
-    let mut ring = Processes::start(REPLICATION);
-    let mut worker = Worker::new(0, 0, ring.doors(), Instant::now());
-    for (dead, id) in IDS.iter().enumerate() {
-        ring.kill(&[dead]);
-        for i in 0..20 {
-            // Every other node in turn, and keys of every range.
-            worker.move_to((dead + 1 + i % 4) % IDS.len());
-            let key = format!("r-{dead}-{i}");
-            for (command, reply) in [
-                (Command::Get, Answer::Nil),
-                (set("a"), Answer::Simple("OK".into())),
-                (set_if("b", Condition::IfEquals("a".into())), Answer::Simple("OK".into())),
-                (Command::Append("c".into()), Answer::Int(2)),
-                (Command::Get, bulk("bc")),
-                (Command::Del, Answer::Int(1)),
-                (Command::IncrBy(5), Answer::Int(5)),
-            ] {
-                let name = command.to_string();
-                let outcome = worker.run(&key, command).unwrap();
-                let seen = outcome.to_string();
-                let expected = match reply {
-                    Answer::Nil => "nil".into(),
-                    Answer::Simple(text) => text,
-                    Answer::Int(number) => number.to_string(),
-                    other => format!("\"{}\"", text(&other)),
-                };
-                assert_eq!(seen, expected, "{name} of {key} with {id} dead");
+            mod chain {
+                $(#[test]
+                fn $phase() -> Result<(), super::super::Failure> {
+                    use super::super::{SEEDS, play, simulated_chains};
+                    (0..SEEDS).try_for_each(|seed| {
+                        play(simulated_chains(seed), super::super::$phase)
+                    })
+                })*
             }
         }
-        ring.restart(dead);
-        worker.move_to(dead);
+
+        mod on_processes {
+            $(#[test]
+            fn $phase() -> Result<(), super::Failure> {
+                super::play(super::processes(1), super::$phase)
+            })*
+
+            mod chain {
+                $(#[test]
+                fn $phase() -> Result<(), super::super::Failure> {
+                    use super::super::{chains_of_processes, play};
+                    play(chains_of_processes(1), super::super::$phase)
+                })*
+            }
+        }
+    };
+}
+
+/// The shipped ring with chains, simulated.
+fn simulated_chains(seed: u64) -> Sim {
+    harness::Config { replication: Replication::Chain, ..harness::Config::new(seed_or(seed)) }
+        .start()
+}
+
+/// The shipped ring with chains, as processes.
+fn chains_of_processes(seed: u64) -> Processes {
+    let settings = "replication = \"chain\"\n".to_owned();
+    processes::Config { settings, ..processes::Config::new(seed_or(seed)) }.start()
+}
+
+on_both_backends!(
+    phase_1_basic_operations_and_where_keys_lie,
+    phase_2_concurrent_operations_on_different_keys,
+    phase_3_concurrent_operations_on_the_same_keys,
+    phase_4_every_operation_with_each_node_dead,
+    phase_5_crash_and_recovery_in_the_middle,
+    phase_6_one_node_after_another_crashes_and_recovers,
+    all_five_killed_at_once_keep_every_acknowledged_write,
+    each_node_in_turn_stands_still_under_load,
+    one_node_stands_still_for_ten_seconds_of_reads_and_writes,
+);
+
+fn phase_1_basic_operations_and_where_keys_lie(t: &mut impl Cluster) -> Result<(), Failure> {
+    let ids = t.ids();
+    let at = |i: usize| ids[i % ids.len()];
+    let keys: Vec<String> = (0..60).map(|i| format!("key-{i}")).collect();
+    for (i, key) in keys.iter().enumerate() {
+        says(t.client(at(i)).get(key)?, "nil", key)?;
+        says(t.client(at(i)).set(key, "first")?, "OK", key)?;
+        says(t.client(at(i + 1)).get(key)?, "\"first\"", key)?;
+        says(t.client(at(i + 2)).set(key, key)?, "OK", key)?;
+        says(t.client(at(i + 3)).get(key)?, &format!("\"{key}\""), key)?;
+    }
+    t.heal_and_settle()?;
+    let ring = Ring::new(ids.iter().copied(), 3);
+    for key in &keys {
+        same(t.holders(key)?, ring.replicas_of(key.as_bytes()), key)?;
+    }
+    let pair = |key: &String| (key.clone(), key.clone());
+    for node in &ids {
+        let here = keys.iter().filter(|key| ring.replicas_of(key.as_bytes()).contains(node));
+        same(t.local(*node)?, here.map(pair).collect(), node)?;
+        same(t.all(*node)?, keys.iter().map(pair).collect(), node)?;
+    }
+    for (i, key) in keys.iter().enumerate() {
+        says(t.client(at(i)).del(key)?, "1", key)?;
+        says(t.client(at(i + 1)).get(key)?, "nil", key)?;
+        says(t.client(at(i + 2)).del(key)?, "0", key)?;
+    }
+    t.heal_and_settle()?;
+    for node in &ids {
+        same(t.local(*node)?, Pairs::new(), node)?;
+        same(t.all(*node)?, Pairs::new(), node)?;
+    }
+    end(t)
+}
+
+fn phase_2_concurrent_operations_on_different_keys(t: &mut impl Cluster) -> Result<(), Failure> {
+    t.clients(CLIENTS).run(Mix::default().own_keys().think(ms(0)..ms(1))).operations(3_000)?;
+    end(t)
+}
+
+fn phase_3_concurrent_operations_on_the_same_keys(t: &mut impl Cluster) -> Result<(), Failure> {
+    t.clients(CLIENTS).run(mix(12)).operations(3_000)?;
+    end(t)
+}
+
+fn phase_4_every_operation_with_each_node_dead(t: &mut impl Cluster) -> Result<(), Failure> {
+    let ids = t.ids();
+    for (dead, id) in ids.iter().enumerate() {
+        t.crash(*id);
         for i in 0..20 {
-            let outcome = worker.run(&format!("r-{dead}-{i}"), Command::Get).unwrap();
-            assert_eq!(outcome.to_string(), "\"5\"", "read at {id}, which was dead");
+            // Every other node in turn, and keys of every range.
+            let at = ids[(dead + 1 + i % 4) % ids.len()];
+            let key = &format!("r-{dead}-{i}");
+            says(t.client(at).get(key)?, "nil", id)?;
+            says(t.client(at).set(key, "a")?, "OK", id)?;
+            let a = Condition::IfEquals("a".into());
+            says(t.client(at).set_if(key, "b", a)?, "OK", id)?;
+            says(t.client(at).ask(key, Command::Append("c".into()))?, "2", id)?;
+            says(t.client(at).get(key)?, "\"bc\"", id)?;
+            says(t.client(at).del(key)?, "1", id)?;
+            says(t.client(at).ask(key, Command::IncrBy(5))?, "5", id)?;
+        }
+        t.restart(*id).keep_disk();
+        t.until_serving()?;
+        for i in 0..20 {
+            says(t.client(*id).get(&format!("r-{dead}-{i}"))?, "\"5\"", id)?;
         }
     }
-    settle(&ring, &History { operations: worker.history });
+    end(t)
 }
 
-fn text(answer: &Answer) -> String {
-    match answer {
-        Answer::Bulk(bytes) => String::from_utf8(bytes.clone()).unwrap(),
-        other => format!("{other:?}"),
+fn phase_5_crash_and_recovery_in_the_middle(t: &mut impl Cluster) -> Result<(), Failure> {
+    t.clients(CLIENTS).run(mix(18)).start();
+    t.progress(1_000)?;
+    t.crash("5558");
+    t.progress(1_000)?;
+    t.restart("5558").keep_disk();
+    t.until_serving()?;
+    t.progress(1_000)?;
+    end(t)
+}
+
+fn phase_6_one_node_after_another_crashes_and_recovers(
+    t: &mut impl Cluster,
+) -> Result<(), Failure> {
+    t.clients(CLIENTS).run(mix(18)).start();
+    for node in t.ids() {
+        t.progress(300)?;
+        t.crash(node);
+        t.progress(300)?;
+        t.restart(node).keep_disk();
+        t.until_serving()?;
     }
+    t.progress(300)?;
+    end(t)
 }
 
-#[test]
-fn phase_5_crash_and_recovery_in_the_middle() {
-    let mut ring = Processes::start(REPLICATION);
-    let load = Load::start(&ring, shared_keys(6));
-    load.progress(1_000);
-    ring.kill(&[2]);
-    load.progress(1_000);
-    ring.restart(2);
-    load.progress(1_000);
-    load.finish(&ring);
-}
-
-#[test]
-fn phase_6_one_node_after_another_crashes_and_recovers() {
-    let mut ring = Processes::start(REPLICATION);
-    let load = Load::start(&ring, shared_keys(6));
-    for node in 0..IDS.len() {
-        load.progress(300);
-        ring.kill(&[node]);
-        load.progress(300);
-        ring.restart(node);
-    }
-    load.progress(300);
-    load.finish(&ring);
-}
-
-#[test]
-fn all_five_killed_at_once_keep_every_acknowledged_write() {
-    let mut ring = Processes::start(REPLICATION);
-    let load = Load::start(&ring, shared_keys(20));
+fn all_five_killed_at_once_keep_every_acknowledged_write(
+    t: &mut impl Cluster,
+) -> Result<(), Failure> {
+    t.clients(CLIENTS).run(mix(60)).start();
     for _ in 0..2 {
-        load.progress(1_000);
-        ring.kill(&[0, 1, 2, 3, 4]);
-        ring.spawn_all();
+        t.progress(1_000)?;
+        for node in t.ids() {
+            t.crash(node);
+        }
+        for node in t.ids() {
+            t.restart(node).keep_disk();
+        }
+        t.until_serving()?;
     }
-    load.progress(500);
-    let history = load.finish(&ring);
-    let unknown = history.operations.iter().filter(|op| op.outcome == Outcome::Unknown).count();
-    assert!(unknown > 0, "nothing was in flight when the nodes were killed");
+    t.progress(500)?;
+    let history = t.finish()?;
+    let in_flight = history.operations.iter().any(|op| op.outcome == Outcome::Unknown);
+    same(in_flight, true, "something is in flight when the nodes are killed")?;
+    settled(t)
 }
 
-#[test]
-fn each_node_in_turn_stands_still_under_load() {
-    let mut ring = Processes::start(REPLICATION);
-    let load = Load::start(&ring, shared_keys(6));
-    for node in 0..IDS.len() {
-        load.progress(300);
-        ring.pause(node);
-        load.progress(600);
-        ring.resume(node);
+fn each_node_in_turn_stands_still_under_load(t: &mut impl Cluster) -> Result<(), Failure> {
+    t.clients(CLIENTS).run(mix(18)).start();
+    for node in t.ids() {
+        t.progress(300)?;
+        t.pause(node, ms(400));
+        // Each client comes to the node soon and waits there, so this outlasts the pause.
+        t.progress(300)?;
     }
-    load.progress(300);
-    let history = load.finish(&ring);
+    let history = t.finish()?;
     let (_, not_applied, unknown) = history.outcomes();
-    assert_eq!((not_applied, unknown), (0, 0), "a node that stands still loses nothing");
+    same((not_applied, unknown), (0, 0), "a node that stands still loses nothing")?;
+    end(t)
+}
+
+/// Long enough to be replaced everywhere: as the last of three keys' nodes it is a chain's tail, too.
+fn one_node_stands_still_for_ten_seconds_of_reads_and_writes(
+    t: &mut impl Cluster,
+) -> Result<(), Failure> {
+    t.clients(CLIENTS).run(Mix::default().keys(18).think(ms(0)..ms(5))).start();
+    t.progress(500)?;
+    t.pause("5560", ms(10_000));
+    t.progress(5_000)?;
+    t.until_serving()?;
+    t.progress(500)?;
+    t.finish()?;
+    settled(t)
+}
+
+/// Many keys and next to no thinking.
+fn mix(keys: u64) -> Mix {
+    Mix::default().keys(keys).think(ms(0)..ms(1))
+}
+
+/// The clients stop. Nothing was refused, and all is as it must be.
+fn end(t: &mut impl Cluster) -> Result<(), Failure> {
+    t.finish()?;
+    same(t.refused(), Vec::new(), "only what is in flight at a node that crashes may fail")?;
+    settled(t)
+}
+
+/// Every key is read once more, each at another node; what all saw is linearizable, and the replicas
+/// of each key are equal.
+fn settled(t: &mut impl Cluster) -> Result<(), Failure> {
+    let keys: BTreeSet<_> = t.history().operations.into_iter().map(|op| op.key).collect();
+    let ids: Vec<NodeId> = t.ids();
+    for (key, node) in keys.iter().zip(ids.iter().cycle()) {
+        let read = t.client(*node).get(&key.to_string())?;
+        same(matches!(read, Outcome::Reply(Reply::Bulk(_) | Reply::Nil)), true, key)?;
+    }
+    t.heal_and_settle()?;
+    Ok(t.history().assert_linearizable()?)
+}
+
+/// A failure unless an outcome reads like this.
+fn says(outcome: Outcome, expected: &str, of: impl Display) -> Result<(), Failure> {
+    same(outcome.to_string(), expected.to_owned(), of)
+}
+
+/// A failure unless both are the same.
+fn same<T: PartialEq + Debug>(found: T, expected: T, of: impl Display) -> Result<(), Failure> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(Failure { text: format!("{of}: expected {expected:?}, found {found:?}") })
 }

@@ -315,6 +315,15 @@ fn links_lead_somewhere() {
 }
 
 #[test]
+fn scenario_of_the_docs_is_the_one_that_runs() {
+    let shown = format!("```rust\n{}```", read("tests/scenario.rs"));
+    assert!(
+        read("docs/testing.md").contains(&shown),
+        "docs/testing.md does not show tests/scenario.rs word for word"
+    );
+}
+
+#[test]
 fn every_text_of_docs_is_checked_and_linked_from_the_readme() {
     let readme = read("README.md");
     for path in files("docs", "md") {

@@ -93,11 +93,42 @@ fn unreadable_history_is_told_with_its_line() {
     assert!(code == 2 && err.contains("no/such/file cannot be read"), "{code} {err}");
 }
 
+/// The negative control: a judge that cannot object shows nothing. Debug builds only, as the option.
+#[cfg(debug_assertions)]
+#[test]
+fn ring_that_loses_acknowledged_writes_is_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = dynamo(&["torture", "--minutes", "0.02", "--clients", "8", "--keys", "30"]);
+    command.args(["--faults", "pause", "--lose-one-in", "20"]).env("TMPDIR", dir.path());
+    let (code, out, err) = told(command.output().unwrap());
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(out.contains("NOT linearizable") && out.contains('├'), "{out}");
+    assert!(
+        out.contains("\nverdict       FAILED: ") && err.contains("are not linearizable"),
+        "{out}{err}"
+    );
+    let kept = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    assert!(err.contains(kept.to_str().unwrap()), "the directory is not named: {err}");
+    let slice = kept.join("slice-0.jsonl");
+    let (code, out, _) = told(dynamo(&["check", slice.to_str().unwrap()]).output().unwrap());
+    assert!(code == 1 && out.starts_with("NOT linearizable"), "{out}");
+}
+
 #[test]
 fn ring_under_every_kind_of_fault_stays_linearizable() {
+    torture("quorum");
+}
+
+#[test]
+fn chains_under_every_kind_of_fault_stay_linearizable() {
+    torture("chain");
+}
+
+fn torture(replication: &str) {
     let dir = tempfile::tempdir().unwrap();
     let record = dir.path().join("history.jsonl");
     let mut command = dynamo(&["torture", "--minutes", "0.1", "--clients", "8", "--keys", "30"]);
+    command.args(["--replication", replication]);
     command.env("TMPDIR", dir.path()).arg("--record").arg(&record);
     let (code, out, err) = told(command.output().unwrap());
     assert_eq!(code, 0, "{out}{err}");

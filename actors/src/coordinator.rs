@@ -69,6 +69,8 @@ pub struct Coordinator {
     effects: Effects,
     /// The wake that the router has been asked for and has not yet given.
     asked: Option<Time>,
+    #[cfg(feature = "broken-rules")]
+    tamper: crate::harness::broken::Tamper,
 }
 
 impl Coordinator {
@@ -76,7 +78,42 @@ impl Coordinator {
     #[must_use]
     pub fn new(key: Key, ways: Ways, proposer: Proposer) -> Coordinator {
         let proposer = Some(proposer);
-        Coordinator { key, ways, proposer, effects: Effects::new(), asked: None }
+        Coordinator {
+            key,
+            ways,
+            proposer,
+            effects: Effects::new(),
+            asked: None,
+            #[cfg(feature = "broken-rules")]
+            tamper: Default::default(),
+        }
+    }
+
+    /// The same with what a control needs to begin anew.
+    #[cfg(feature = "broken-rules")]
+    #[must_use]
+    pub(crate) fn tampered(
+        mut self,
+        config: simpledynamo_protocol::register::proposer::Config,
+        ask: message::Ask,
+    ) -> Coordinator {
+        self.tamper.begin(self.key.clone(), config, ask);
+        self
+    }
+
+    /// What the proposer is given, and gives: as they are, unless a rule is taken out.
+    #[cfg(feature = "broken-rules")]
+    fn step(&mut self, step: impl FnOnce(&mut Proposer, &mut Effects)) {
+        let Some(proposer) = &mut self.proposer else { return };
+        self.tamper.step(proposer, self.ways.clock.now(), &mut self.effects, step);
+        self.carry_out();
+    }
+
+    #[cfg(not(feature = "broken-rules"))]
+    fn step(&mut self, step: impl FnOnce(&mut Proposer, &mut Effects)) {
+        let Some(proposer) = &mut self.proposer else { return };
+        step(proposer, &mut self.effects);
+        self.carry_out();
     }
 
     fn carry_out(&mut self) {
@@ -111,10 +148,13 @@ impl Handler<Take> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, take: Take, _: &mut Context<Self>) {
-        if let Some(proposer) = &mut self.proposer {
-            let now = self.ways.clock.now();
-            proposer.message(now, take.from, take.message, &mut self.effects);
-            self.carry_out();
+        let now = self.ways.clock.now();
+        #[cfg(feature = "broken-rules")]
+        let takes = self.tamper.incoming(take.from, take.message);
+        #[cfg(not(feature = "broken-rules"))]
+        let takes = [(take.from, take.message)];
+        for (from, message) in takes {
+            self.step(|proposer, out| proposer.message(now, from, message, out));
         }
     }
 }
@@ -124,10 +164,8 @@ impl Handler<Wake> for Coordinator {
 
     fn handle(&mut self, _: Wake, _: &mut Context<Self>) {
         self.asked = None;
-        if let Some(proposer) = &mut self.proposer {
-            proposer.wake(self.ways.clock.now(), &mut self.effects);
-            self.carry_out();
-        }
+        let now = self.ways.clock.now();
+        self.step(|proposer, out| proposer.wake(now, out));
     }
 }
 

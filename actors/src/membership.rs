@@ -187,6 +187,13 @@ impl Membership {
             log::warn!("this node lost what it stored: it copies all from its peers, then votes");
             self.ways.replica.do_send(Part::Learn { ceiling });
             self.enter(Phase::Learning);
+            #[cfg(feature = "broken-rules")]
+            if crate::harness::broken::is_broken(crate::harness::broken::Rule::LearnerSilent) {
+                let me = self.ways.replica.clone();
+                me.do_send(Part::Vote);
+                self.phase = Phase::Serving;
+                self.ways.router.do_send(Enter(Phase::Serving));
+            }
         } else {
             log::info!("this store is new and so is the node: it votes");
             self.ways.replica.do_send(Part::Vote);
@@ -205,12 +212,17 @@ impl Membership {
         let (store, known_store, incarnation) = (greet.store, known.store, known.incarnation);
         let (router, sync) = (self.ways.router.clone(), self.ways.sync.clone());
         let (shared, bridge) = (self.ways.shared.clone(), self.ways.bridge.clone());
+        let replica = self.ways.replica.clone();
         // Before it is welcomed, nothing here may still count a vote of its former life: it is
         // about to learn from the others what was chosen with votes that it has forgotten.
         actix::spawn(async move {
-            let forgotten = (router.send(Forget(from)).await, sync.send(Forget(from)).await);
+            let forgotten = (
+                router.send(Forget(from)).await,
+                sync.send(Forget(from)).await,
+                replica.send(Forget(from)).await,
+            );
             // Err: this node is stopping; another welcome would come too early.
-            if let (Ok(()), Ok(())) = forgotten {
+            if let (Ok(()), Ok(()), Ok(())) = forgotten {
                 let ceiling = shared.ceiling.load(Ordering::SeqCst);
                 let welcome = Welcome { store, known_store, incarnation, ceiling };
                 bridge.send(from, &welcome.into());

@@ -11,10 +11,10 @@ use crate::{
     detector::{Detector, Heard, Probed},
     membership::{self, Membership, Met},
     messages::NodeHandle,
-    replica::{Locals, Queue, Replica, Shared, ToReplica, Writer, askers},
+    replica::{Chains, Locals, Queue, Replica, Shared, ToReplica, Voice, Writer, askers},
     router::{FromNode, Router},
     scan::{self, Scan},
-    settings::{Durability, Settings},
+    settings::{Durability, Replication, Settings},
     storage::{
         CachedStore, Expected, Identity, NodeStore, RecordCache, Store, StoreError, boot_id,
     },
@@ -22,6 +22,7 @@ use crate::{
 };
 use actix::{Addr, AsyncContext, Context};
 use simpledynamo_protocol::{
+    chain::{self, Chain},
     message::{Ask, Message},
     register::{
         acceptor::{Acceptor, Durable, Standing},
@@ -192,10 +193,11 @@ pub(crate) async fn wire<N: Net>(
 
     let meta = store.meta()?;
     let durable = Durable { ceiling: meta.ceiling, absent_floor: meta.absent_floor };
-    let acceptor = Acceptor::new(me, durable, standing);
+    let kept = store.chains()?;
+    let voice = voice(&settings, incarnation, durable, &kept, standing, &clock);
     let ring = settings.ring.clone();
     let (writer, queue, shared) =
-        Writer::new(acceptor, store.clone(), settings.durability, ring, fatal.clone())?;
+        Writer::new(voice, store.clone(), settings.durability, ring, clock.clone(), fatal.clone())?;
 
     let actors = Contexts::default();
     let addresses = actors.addresses();
@@ -214,6 +216,28 @@ pub(crate) async fn wire<N: Net>(
     Ok((node.addresses.handle(), stopper))
 }
 
+/// What decides in the writer.
+fn voice(
+    settings: &Settings,
+    incarnation: u64,
+    durable: Durable,
+    kept: &chain::Kept,
+    standing: Standing,
+    clock: &Clock,
+) -> Voice {
+    if settings.replication == Replication::Quorum {
+        return Voice::Acceptor(Acceptor::new(settings.me, durable, standing));
+    }
+    let of_chain = chain::Settings {
+        me: settings.me,
+        ring: settings.ring.clone(),
+        request_timeout: settings.request_timeout,
+        value_bytes_max: settings.limits.value_bytes,
+    };
+    let chain = Chain::new(of_chain, incarnation, durable, kept, standing, clock.mono());
+    Voice::Chains(Box::new(Chains::new(chain)))
+}
+
 /// What the actors of a node are made of.
 struct Node {
     addresses: Addresses,
@@ -225,6 +249,10 @@ struct Node {
 }
 
 impl Node {
+    fn has_chains(&self) -> bool {
+        self.settings.replication == Replication::Chain
+    }
+
     fn ask(&self, asker: u64) -> Ask {
         Ask { incarnation: self.incarnation, asker, n: 0 }
     }
@@ -242,9 +270,10 @@ impl Node {
         queue: Queue,
         standing: Standing,
     ) -> Replica {
-        let Addresses { router, sync, scan, .. } = self.addresses.clone();
-        let (bridge, locals) = (self.bridge.clone(), Locals { router, sync, scan });
-        Replica::new(self.settings.me, store, queue, standing, bridge, locals, self.fatal.clone())
+        let Addresses { router, sync, scan, membership, .. } = self.addresses.clone();
+        let locals = Locals { router, sync, scan, membership };
+        let (bridge, part) = (self.bridge.clone(), (standing, self.has_chains()));
+        Replica::new(self.settings.me, store, queue, part, bridge, locals, self.fatal.clone())
     }
 
     fn detector(&self) -> Detector {
@@ -267,14 +296,18 @@ impl Node {
         let catch_up = CatchUp::new(me, ring.clone(), learner, self.ask(askers::CATCH_UP));
         let sweep = Sweep::new(me, ring, self.settings.tombstone_grace, self.ask(askers::SWEEP));
         let ways = sync::Ways { me, clock, router, replica, membership, bridge };
-        Sync::new(ways, catch_up, sweep)
+        Sync::new(ways, catch_up, sweep, self.has_chains())
     }
 
     fn scan(&self) -> Scan {
         let Addresses { router, replica, .. } = self.addresses.clone();
         let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.clone());
         let ways = scan::Ways { me, clock, router, replica, bridge };
-        let Settings { ring, read_quorum, deadline, .. } = self.settings.clone();
+        let Settings { ring, mut read_quorum, deadline, .. } = self.settings.clone();
+        if self.has_chains() {
+            // The tail's listing.
+            read_quorum = 1;
+        }
         Scan::new(ways, scan::Config { ring, read_quorum, deadline }, self.ask(askers::SCAN))
     }
 }
@@ -360,13 +393,31 @@ impl Inbound for Door {
             | Message::AskDigests(_)
             | Message::AskList(_)
             | Message::Fetch(_)
-            | Message::Collect(_) => addresses.replica.do_send(ToReplica { from, message }),
+            | Message::Collect(_)
+            | Message::ConfigRound(_)
+            | Message::Forward(_)
+            | Message::Acked(_)
+            | Message::Confirm(_)
+            | Message::Confirmed(_)
+            | Message::Survey(_)
+            | Message::Present(_)
+            | Message::Attach(_)
+            | Message::Attached(_) => addresses.replica.do_send(ToReplica { from, message }),
+            Message::Announce(_) => {
+                addresses.router.do_send(FromNode { from, message: message.clone() });
+                addresses.replica.do_send(ToReplica { from, message });
+            }
             Message::Probe(probe) => addresses.detector.do_send(Probed { node: from, probe }),
             Message::Alive(_) => addresses.detector.do_send(Heard { node: from }),
             Message::Digests(_) | Message::Listed(_) | Message::Records(_)
                 if message.asker() == Some(askers::SCAN) =>
             {
                 addresses.scan.do_send(scan::FromReplica { from, message });
+            }
+            Message::Digests(_) | Message::Listed(_) | Message::Records(_)
+                if message.asker() == Some(askers::CHAIN) =>
+            {
+                addresses.replica.do_send(ToReplica { from, message });
             }
             Message::Digests(_) | Message::Listed(_) | Message::Records(_) | Message::Missed(_) => {
                 addresses.sync.do_send(sync::FromReplica { from, message });

@@ -11,7 +11,8 @@ use crate::{
     detector::{Detector, Heard, StandingChanged, TimedOut},
     known::KnownCache,
     messages::{Completed, Execute, Phase, Standing, Verdict},
-    settings::Settings,
+    replica::ToReplica,
+    settings::{Replication, Settings},
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
 use simpledynamo_protocol::{
@@ -154,6 +155,7 @@ impl Router {
             deadline: settings.deadline,
             hedge: settings.hedge_after,
             lifetime: settings.tombstone_grace / 2,
+            chains: settings.replication == Replication::Chain,
         };
         let routing = Routing::new(settings.me, incarnation, settings.ring.clone(), config);
         Router {
@@ -249,6 +251,10 @@ impl Router {
             (true, Phase::Serving) => None,
         };
         let Some(reason) = refusal else {
+            if self.settings.replication == Replication::Chain {
+                let message = request.into();
+                return self.ways.replica.do_send(ToReplica { from, message });
+            }
             let key = request.key.clone();
             return self.hand_over(&key, Take { from, message: request.into() }, true);
         };
@@ -294,8 +300,13 @@ impl Router {
         self.next_asker += 1;
         let seed = self.next_asker ^ self.incarnation << 32 ^ u64::from(self.me.0) << 48;
         let known = self.known.take(key);
+        #[cfg(feature = "broken-rules")]
+        let tampered = config.clone();
         let proposer = Proposer::new(key.clone(), config, known, ask, seed);
-        Coordinator::new(key.clone(), self.ways.clone(), proposer).start()
+        let coordinator = Coordinator::new(key.clone(), self.ways.clone(), proposer);
+        #[cfg(feature = "broken-rules")]
+        let coordinator = coordinator.tampered(tampered, ask);
+        coordinator.start()
     }
 
     /// Keeps the number of coordinators within its bound: those longest unused are asked to end.
@@ -423,6 +434,10 @@ impl Handler<FromNode> for Router {
     fn handle(&mut self, FromNode { from, message }: FromNode, ctx: &mut Context<Self>) {
         if let message::Message::Request(request) = message {
             return self.coordinate(from, request, ctx);
+        }
+        if let message::Message::Announce(announce) = message {
+            // Said without being asked: it proves no life.
+            return self.routing.announced(announce.range, &announce.config);
         }
         self.note_life(from);
         let key = match message {

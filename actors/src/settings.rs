@@ -54,6 +54,15 @@ impl Default for Limits {
     }
 }
 
+/// How the nodes of a key agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// Any replica coordinates, a majority decides.
+    Quorum,
+    /// Writes enter at the head of a chain, reads go to its tail.
+    Chain,
+}
+
 /// Another node, as this node reaches it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
@@ -74,6 +83,8 @@ pub struct Settings {
     pub peers: Vec<Peer>,
     /// The ring.
     pub ring: Ring,
+    /// How the nodes of a key agree.
+    pub replication: Replication,
     /// Answers a read needs.
     pub read_quorum: usize,
     /// Acknowledgements a write needs.

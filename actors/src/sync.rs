@@ -85,6 +85,8 @@ pub struct Sync {
     ways: Ways,
     catch_up: CatchUp,
     sweep: Option<Sweep>,
+    /// Keys are kept by chains, which copy by themselves.
+    chains: bool,
     /// Whether membership has let the node in.
     entered: bool,
     learner: bool,
@@ -94,17 +96,20 @@ pub struct Sync {
     last_pass: Time,
     last_told: Time,
     steps: Vec<catchup::Step>,
+    #[cfg(feature = "broken-rules")]
+    listings: crate::harness::broken::Listings,
 }
 
 impl Sync {
     /// Sync of one node; it rests until [`StartPass`].
     #[must_use]
-    pub fn new(ways: Ways, catch_up: CatchUp, sweep: Option<Sweep>) -> Sync {
+    pub fn new(ways: Ways, catch_up: CatchUp, sweep: Option<Sweep>, chains: bool) -> Sync {
         let now = ways.clock.mono();
         Sync {
             ways,
             catch_up,
             sweep,
+            chains,
             entered: false,
             learner: false,
             level: false,
@@ -113,6 +118,8 @@ impl Sync {
             last_pass: now,
             last_told: now,
             steps: Vec::new(),
+            #[cfg(feature = "broken-rules")]
+            listings: Default::default(),
         }
     }
 
@@ -125,6 +132,9 @@ impl Sync {
     }
 
     fn start_pass(&mut self) {
+        if self.chains {
+            return;
+        }
         let now = self.ways.clock.mono();
         self.last_pass = now;
         self.catch_up.start(now, &mut self.steps);
@@ -187,10 +197,10 @@ impl Sync {
         if !self.entered {
             return;
         }
-        if gap > STOPPED_FOR {
+        if gap > STOPPED_FOR && !self.chains {
             log::warn!("this process stood still for {} ms: comparing digests", gap.as_millis());
             self.start_pass();
-        } else if now.mono.since(self.last_pass) >= PASS_EVERY {
+        } else if !self.chains && now.mono.since(self.last_pass) >= PASS_EVERY {
             if self.learner {
                 log::warn!(
                     "still copying what this node lost: both other replicas of each range must \
@@ -234,7 +244,7 @@ impl Handler<StartPass> for Sync {
 
     fn handle(&mut self, start: StartPass, ctx: &mut Context<Self>) {
         self.entered = true;
-        self.learner = start.learner;
+        self.learner = start.learner && !self.chains;
         self.catch_up.set_learner(start.learner);
         self.start_pass();
         self.carry_out(ctx);
@@ -256,6 +266,12 @@ impl Handler<FromReplica> for Sync {
                     sweep.message(now, from, listed, &mut steps);
                 }
                 self.swept(steps);
+            }
+            #[cfg(feature = "broken-rules")]
+            message::Message::Listed(listed) => {
+                for (from, listed) in self.listings.incoming(self.ways.me, from, listed) {
+                    self.catch_up.message(now.mono, from, listed.into(), &mut self.steps);
+                }
             }
             message => self.catch_up.message(now.mono, from, message, &mut self.steps),
         }

@@ -8,12 +8,13 @@ use simpledynamo_actors::storage::{
 };
 use simpledynamo_protocol::{
     ballot::{Ballot, Stamp},
+    chain::{self, config::Seat},
     effect::Write,
     recent::Recent,
     record::{Datum, Key, Record, Value},
-    ring::{NodeId, Position},
+    ring::{NodeId, Position, RangeId},
 };
-use std::ops::ControlFlow;
+use std::{collections::BTreeMap, ops::ControlFlow};
 
 fn record(version: u64, text: &str) -> Record {
     let stamp = Stamp { ballot: Ballot { round: 1, node: NodeId(5554) }, version };
@@ -98,6 +99,28 @@ fn the_nodes_numbers_are_kept_apart_from_records() {
         store.commit(&batch, Durability::Sync).unwrap();
         assert_eq!(store.meta().unwrap(), Meta { ceiling: 7, absent_floor: u64::MAX });
         assert_eq!(keys(store, 0, u64::MAX), [Key::from("ceiling")]);
+    });
+}
+
+#[test]
+fn places_in_chains_are_kept_apart_from_records_and_the_last_holds() {
+    every_store(|store| {
+        assert_eq!(store.chains().unwrap(), chain::Kept::default());
+        let first = Seat::first(&[5554, 5556, 5558].map(NodeId));
+        let config = first.config.keeping(|node| node != NodeId(5556));
+        let later = Seat { config, ..first.clone() };
+        let batch = [
+            Write::Seat(RangeId(0), first.clone()),
+            Write::Seat(RangeId(300), first.clone()),
+            Write::Seat(RangeId(0), later.clone()),
+            Write::Config(RangeId(0), record(1, "1 5554@1")),
+            put(b"chain_seat", 1),
+        ];
+        store.commit(&batch, Durability::Sync).unwrap();
+        let kept = store.chains().unwrap();
+        assert_eq!(kept.seats, BTreeMap::from([(RangeId(0), later), (RangeId(300), first)]));
+        assert_eq!(kept.configs, BTreeMap::from([(RangeId(0), record(1, "1 5554@1"))]));
+        assert_eq!(keys(store, 0, u64::MAX), [Key::from("chain_seat")]);
     });
 }
 

@@ -12,15 +12,15 @@ use tokio::{
 };
 
 /// How long a live node may take to accept a connection and to answer PING.
-pub(super) const GREETING_TIME: Duration = Duration::from_millis(500);
+pub(crate) const GREETING_TIME: Duration = Duration::from_millis(500);
 /// Bytes of a line: longer than any error message.
 const LINE_BYTES_MAX: u64 = 64 * 1024;
 /// Elements of an array: more than any reply has that is asked for here.
-const ELEMENTS_MAX: usize = 64;
+const ELEMENTS_MAX: usize = 1_000_000;
 
 /// A reply; arrays within arrays are not understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     /// `+OK`
     Simple(String),
     /// `-ERR …`
@@ -34,13 +34,22 @@ pub(super) enum Reply {
 }
 
 /// A connection to a node that has answered PING.
-pub(super) struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
 }
 
 impl Client {
     /// Connects, gives the password and hears PONG.
-    pub(super) async fn connect(node: &Node, password: Option<&str>) -> io::Result<Client> {
+    pub(crate) async fn connect(node: &Node, password: Option<&str>) -> io::Result<Client> {
+        Client::connect_patiently(node, password, GREETING_TIME).await
+    }
+
+    /// As [`Client::connect`], from a node that may be paused: `patience` at most.
+    pub(crate) async fn connect_patiently(
+        node: &Node,
+        password: Option<&str>,
+        patience: Duration,
+    ) -> io::Result<Client> {
         let greet = async {
             let stream = BufReader::new(TcpStream::connect(node.client).await?);
             let mut client = Client { stream };
@@ -50,7 +59,7 @@ impl Client {
             client.expect(&[b"PING"], "PONG").await?;
             Ok(client)
         };
-        timeout(GREETING_TIME, greet).await.unwrap_or_else(|_| Err(silent()))
+        timeout(patience, greet).await.unwrap_or_else(|_| Err(silent()))
     }
 
     async fn expect(&mut self, command: &[&[u8]], answer: &str) -> io::Result<()> {
@@ -63,7 +72,7 @@ impl Client {
 
     /// Sends a command and waits for its answer, `patience` at most. After an error the connection
     /// must not be used again, and whether the command took place is not known.
-    pub(super) async fn call(
+    pub(crate) async fn call(
         &mut self,
         command: &[&[u8]],
         patience: Duration,

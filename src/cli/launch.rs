@@ -19,7 +19,7 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
     net::TcpListener,
     os::unix::process::{CommandExt, ExitStatusExt},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -40,9 +40,9 @@ const PROBE_TIME: Duration = Duration::from_millis(500);
 const PROBE_KEY: &[u8] = b"dynamo:ready";
 
 /// A process of a node that was started here.
-pub(super) struct Launched {
-    pub(super) node: Node,
-    pub(super) child: Child,
+pub(crate) struct Launched {
+    pub(crate) node: Node,
+    pub(crate) child: Child,
     log: PathBuf,
     /// Where this run's part of the log starts.
     log_start: u64,
@@ -50,15 +50,25 @@ pub(super) struct Launched {
 
 /// How a started process is tied to this one.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tie {
+pub(crate) enum Tie {
     /// It ends when this process does, but not with its Ctrl-C: that reaches this one's group only.
     Owned,
     /// It outlives this process and the terminal.
     Detached,
 }
 
-/// Starts a node's process.
+/// Starts a node's process, of this very program.
 pub(super) fn launch(place: &Place, node: &Node, tie: Tie) -> Result<Launched, Failure> {
+    launch_program(&std::env::current_exe()?, place, node, tie)
+}
+
+/// Starts a node's process of another `dynamo`.
+pub(crate) fn launch_program(
+    program: &Path,
+    place: &Place,
+    node: &Node,
+    tie: Tie,
+) -> Result<Launched, Failure> {
     let dir = place.of(node.id);
     let named = |path: PathBuf| {
         move |error: io::Error| {
@@ -69,7 +79,6 @@ pub(super) fn launch(place: &Place, node: &Node, tie: Tie) -> Result<Launched, F
     std::fs::create_dir_all(&dir).map_err(named(dir.clone()))?;
     let path = dir.join("log");
     let (log, log_start) = open_log(&path).map_err(named(path.clone()))?;
-    let program = std::env::current_exe()?;
     let mut command = Command::new(program);
     command.arg("node").arg(node.id.to_string());
     command.arg("--config").arg(&place.config).arg("--data-dir").arg(&place.data_dir);
@@ -95,7 +104,7 @@ fn open_log(path: &PathBuf) -> io::Result<(File, u64)> {
 
 impl Launched {
     /// The last lines that this run has written to its log, indented.
-    pub(super) fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let read = || -> io::Result<Vec<u8>> {
             let mut log = File::open(&self.log)?;
             let end = log.metadata()?.len();
@@ -121,7 +130,7 @@ impl Launched {
 }
 
 /// How a process ended.
-pub(super) fn how(status: ExitStatus) -> String {
+pub(crate) fn how(status: ExitStatus) -> String {
     let signal = status.signal().map(nix::sys::signal::Signal::try_from);
     match (status.code(), signal) {
         (Some(code), _) => format!("ended with exit code {code}"),
@@ -131,7 +140,7 @@ pub(super) fn how(status: ExitStatus) -> String {
 }
 
 /// Waits until a node serves data: PONG, and a read that is answered with a value or none.
-pub(super) async fn serves(cluster: &Cluster, node: &Node) {
+pub(crate) async fn serves(cluster: &Cluster, node: &Node) {
     let password = cluster.password.as_ref().map(|password| password.0.as_str());
     loop {
         if let Ok(mut client) = Client::connect(node, password).await {

@@ -10,14 +10,15 @@
 mod accept_loss;
 mod check;
 mod check_config;
-mod client;
+pub(crate) mod client;
 mod data;
-mod launch;
+pub(crate) mod launch;
 mod node;
-mod out;
+pub(crate) mod out;
 mod signal;
+mod simulate;
 mod start;
-mod status;
+pub(crate) mod status;
 mod torture;
 mod up;
 
@@ -67,13 +68,13 @@ pub struct Arguments {
 
 /// Where the cluster is described and kept.
 #[derive(Args, Clone, Debug)]
-struct Place {
+pub(crate) struct Place {
     /// The cluster's description.
     #[arg(long, global = true, value_name = "FILE", default_value = CONFIG)]
-    config: PathBuf,
+    pub(crate) config: PathBuf,
     /// Where the nodes keep their data: DIR/ID each.
     #[arg(long, global = true, value_name = "DIR", default_value = DATA_DIR)]
-    data_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -119,6 +120,13 @@ enum Command {
     /// clients work at all five.
     #[command(after_help = torture::CAVEATS)]
     Torture(torture::TortureArguments),
+    /// Run whole rings on simulated time, with faults drawn from seeds, and check all that must hold.
+    ///
+    /// Nothing is started and nothing is written: nodes, network, disks and clocks are simulated in
+    /// this process, `--config` and `--data-dir` are not used. A failure names its seed and the
+    /// command that replays it.
+    #[command(after_help = simulate::EXAMPLES)]
+    Simulate(simulate::SimulateArguments),
 }
 
 /// A subcommand's node.
@@ -138,6 +146,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
     match command {
         Command::Check(arguments) => check::run(&arguments),
         Command::Torture(arguments) => in_runtime(torture::run(&arguments)),
+        Command::Simulate(arguments) => simulate::run(&arguments),
         command => with_cluster(&cluster()?, &place, command),
     }
 }
@@ -145,7 +154,7 @@ pub fn run(arguments: Arguments) -> Result<(), Failure> {
 /// The commands that need the configuration.
 fn with_cluster(cluster: &Cluster, place: &Place, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Check(_) | Command::Torture(_) => Ok(()),
+        Command::Check(_) | Command::Torture(_) | Command::Simulate(_) => Ok(()),
         Command::Up => in_runtime(up::run(cluster, place)),
         Command::Node(arguments) => node::run(cluster, place, &arguments),
         Command::Kill(node) => signal::kill(cluster, place, node.id),
@@ -168,7 +177,7 @@ fn in_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 
 impl Place {
     /// A node's own directory.
-    fn of(&self, id: NodeId) -> PathBuf {
+    pub(crate) fn of(&self, id: NodeId) -> PathBuf {
         node_dir(&self.data_dir, id)
     }
 
@@ -211,7 +220,7 @@ pub struct Failure {
 
 impl Failure {
     /// Something failed: exit code 1.
-    fn new(message: impl Into<String>) -> Failure {
+    pub(crate) fn new(message: impl Into<String>) -> Failure {
         Failure { usage: false, message: message.into() }
     }
 

@@ -22,7 +22,7 @@ pub(super) fn line(text: impl Display) -> io::Result<()> {
 }
 
 /// A line for the person at the terminal, on standard error. Where nobody can read it, work goes on.
-pub(super) fn note(text: impl Display) {
+pub(crate) fn note(text: impl Display) {
     let _ = writeln!(anstream::stderr(), "{text}");
 }
 
@@ -36,5 +36,12 @@ pub(super) fn progress(text: impl Display) {
     if io::stderr().is_terminal() {
         let _ = write!(anstream::stderr(), "\r\x1b[K{text}");
         let _ = io::stderr().flush();
+    }
+}
+
+/// A line about long work where there is no terminal to write it anew on.
+pub(super) fn progress_line(text: impl Display) {
+    if !io::stderr().is_terminal() {
+        note(text);
     }
 }

@@ -121,7 +121,7 @@ fn phase(name: &str) -> &'static str {
 }
 
 /// What a node says of itself, as long as the connection takes.
-pub(super) async fn ask(cluster: &Cluster, node: &Node) -> io::Result<StatusPage> {
+pub(crate) async fn ask(cluster: &Cluster, node: &Node) -> io::Result<StatusPage> {
     let strange = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut stream = TcpStream::connect(node.http).await?;
     let proof = cluster

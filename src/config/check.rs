@@ -72,6 +72,7 @@ pub(super) fn cluster(
     let replication = replication(&typed.replication)?;
     let nodes = nodes(&typed.node)?;
     let (replicas, read_quorum, write_quorum) = quorums(&typed, nodes.len())?;
+    chain_of(replication, replicas, &typed)?;
     let times = times(&typed)?;
     let secret = hidden(environment.secret.as_ref(), "DYNAMO_SECRET", &typed.secret, "secret")?;
     let password =
@@ -101,14 +102,21 @@ pub(super) fn cluster(
 fn replication(typed: &Typed<String>) -> Checked<Replication> {
     match or(typed, "quorum".to_owned()).as_str() {
         "quorum" => Ok(Replication::Quorum),
-        "chain" => fail(
+        "chain" => Ok(Replication::Chain),
+        other => fail(
             place(typed),
-            "replication = \"chain\" is not available in this version: write \"quorum\"",
+            format!("replication \"{other}\" is unknown: write \"quorum\" or \"chain\""),
         ),
-        other => {
-            fail(place(typed), format!("replication \"{other}\" is unknown: write \"quorum\""))
-        }
     }
+}
+
+/// A tail asks one other node whether its epoch stands: with itself, a majority of three.
+fn chain_of(replication: Replication, replicas: u32, typed: &ClusterFile) -> Checked<()> {
+    if replication == Replication::Quorum || replicas <= 3 {
+        return Ok(());
+    }
+    let what = format!("a chain of {replicas} is not possible: write replicas = 3");
+    fail(place(&typed.replicas), what)
 }
 
 fn durability(typed: &Typed<String>) -> Checked<Durability> {

@@ -21,6 +21,7 @@ pub use error::ConfigError;
 pub use units::{size, time};
 
 use log::LevelFilter;
+pub use simpledynamo_actors::settings::Replication;
 use simpledynamo_actors::settings::{Durability, Limits, Peer, Settings};
 use simpledynamo_protocol::ring::{NodeId, Position, Ring};
 use std::{
@@ -61,13 +62,6 @@ impl Environment {
         let read = |name| std::env::var(name).ok().filter(|text| !text.is_empty()).map(Hidden);
         Environment { secret: read("DYNAMO_SECRET"), password: read("DYNAMO_PASSWORD") }
     }
-}
-
-/// How the nodes of a key agree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Replication {
-    /// Any replica coordinates, a majority decides.
-    Quorum,
 }
 
 /// One node of the ring.
@@ -191,12 +185,17 @@ impl Cluster {
         Position::of(text.as_bytes()).prefix()
     }
 
-    /// Strategy, replicas, read and write quorum: `quorum, 3 replicas, read 2, write 2`.
+    /// Strategy, replicas, read and write quorum: `quorum, 3 replicas, read 2, write 2`, or
+    /// `chain, 3 replicas`.
     #[must_use]
     pub fn strategy(&self) -> String {
-        let Replication::Quorum = self.replication;
         let (replicas, read, write) = (self.replicas, self.read_quorum, self.write_quorum);
-        format!("quorum, {replicas} replicas, read {read}, write {write}")
+        match self.replication {
+            Replication::Quorum => {
+                format!("quorum, {replicas} replicas, read {read}, write {write}")
+            }
+            Replication::Chain => format!("chain, {replicas} replicas"),
+        }
     }
 
     /// What one node starts with; its own directory is `data_dir/ID`.
@@ -220,6 +219,7 @@ impl Cluster {
             listen: me.peer,
             peers: others().map(|node| Peer { id: node.id, address: node.peer }).collect(),
             ring: self.ring(),
+            replication: self.replication,
             read_quorum: count(self.read_quorum),
             write_quorum: count(self.write_quorum),
             request_timeout: self.request_timeout,

@@ -145,14 +145,12 @@ fn units_are_explained() {
 #[test]
 fn choices_are_named() {
     assert_eq!(
-        head("replication = \"chain\""),
-        "cluster.toml:1:15: replication = \"chain\" is not available in this version: write \
-         \"quorum\""
-    );
-    assert_eq!(
         head("replication = \"raft\""),
-        "cluster.toml:1:15: replication \"raft\" is unknown: write \"quorum\""
+        "cluster.toml:1:15: replication \"raft\" is unknown: write \"quorum\" or \"chain\""
     );
+    let chain = parse(&ring_of_three("replication = \"chain\"")).unwrap();
+    assert_eq!(chain.replication, Replication::Chain);
+    assert_eq!(chain.strategy(), "chain, 3 replicas");
     assert_eq!(
         head("durability = \"never\""),
         "cluster.toml:1:14: durability \"never\" is unknown: write \"sync\" or \"os\""

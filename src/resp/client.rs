@@ -16,13 +16,18 @@ use super::{
     session::{Replies, Session},
 };
 use bytes::BytesMut;
-use std::{future::poll_fn, io, pin::pin, rc::Rc, time::Duration};
-use tokio::{net::TcpStream, sync::watch};
+use socket2::SockRef;
+use std::{
+    future::poll_fn,
+    io::{self, Read},
+    pin::pin,
+    rc::Rc,
+    time::Duration,
+};
+use tokio::{io::Interest, net::TcpStream, sync::watch};
 
-/// Bytes read at once at least; an idle connection holds none.
-const READ_BYTES: usize = 16 * 1024;
-/// Bytes read at once at most, into a long value.
-const READ_BYTES_MAX: usize = 256 * 1024;
+/// Bytes read at once, into a buffer that all connections share: an idle one holds none.
+pub(super) const READ_BYTES: usize = 64 * 1024;
 /// Largest values that one command may carry, so that MSET of many works and yet is bounded.
 const VALUES_PER_COMMAND: usize = 16;
 /// Commands of the largest size that all connections together may have begun and not ended; above it,
@@ -206,12 +211,27 @@ impl Client {
         Ok(true)
     }
 
+    /// Reads once. A read that does not fill the buffer has emptied the socket, which the runtime is
+    /// told as "would block": it then waits for more without a second call that finds nothing.
     fn read(&mut self) -> io::Result<()> {
-        self.input.reserve(self.input.len().clamp(READ_BYTES, READ_BYTES_MAX));
-        match self.stream.try_read_buf(&mut self.input) {
+        let mut buffer = self.shared.read_buffer.borrow_mut();
+        let mut outcome = Err(io::ErrorKind::WouldBlock.into());
+        let _ = self.stream.try_io(Interest::READABLE, || {
+            outcome = (&*SockRef::from(&self.stream)).read(&mut buffer);
+            match &outcome {
+                Ok(count) if *count == buffer.len() => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+                _ => Err(io::ErrorKind::WouldBlock.into()),
+            }
+        });
+        match outcome {
             Ok(0) => self.ending = true,
-            Ok(_) => self.starved = false,
+            Ok(count) => {
+                self.starved = false;
+                self.input.extend_from_slice(buffer.get(..count).unwrap_or_default());
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
         Ok(())

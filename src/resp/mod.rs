@@ -119,6 +119,8 @@ struct Shared {
     loading: Cell<bool>,
     /// State of the generator behind RANDOMKEY.
     dice: Cell<u64>,
+    /// What a connection reads into; its own input keeps only what came.
+    read_buffer: RefCell<Box<[u8]>>,
 }
 
 impl Shared {
@@ -172,6 +174,7 @@ pub async fn serve(
         unfinished: Cell::new(0),
         loading: Cell::new(true),
         dice: Cell::new(wall_millis()),
+        read_buffer: RefCell::new(vec![0; client::READ_BYTES].into_boxed_slice()),
     });
     let mut connections = JoinSet::new();
     let stop_of_each = stop.clone();

@@ -1,9 +1,10 @@
 //! What a state machine wants done, in the order in which it must happen.
 
 use crate::{
+    chain::config::Seat,
     message::Message,
     record::{Key, Record},
-    ring::NodeId,
+    ring::{NodeId, RangeId},
 };
 
 /// A durable change at a replica.
@@ -17,6 +18,10 @@ pub enum Write {
     Ceiling(u64),
     /// The largest round of a collected tombstone.
     AbsentFloor(u64),
+    /// Chain: what this replica accepted of the register that holds the range's configuration.
+    Config(RangeId, Record),
+    /// Chain: the newest configuration learned, and the own place in it.
+    Seat(RangeId, Seat),
 }
 
 /// One effect. A list of them is carried out in order: a [`Effect::Send`] that follows a

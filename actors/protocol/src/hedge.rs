@@ -92,7 +92,10 @@ mod tests {
         assert_eq!(measured(&[1; 50]).after(), Some(FLOOR));
         assert_eq!(measured(&[200; 50]).after(), None, "the time-out comes first");
         let after = measured(&[20; 50]).after().unwrap_or_default();
-        assert!(after >= Duration::from_millis(20) && after < Duration::from_millis(30), "{after:?}");
+        assert!(
+            after >= Duration::from_millis(20) && after < Duration::from_millis(30),
+            "{after:?}"
+        );
         let wild = measured(&[1, 40, 2, 30, 1, 40, 3, 35]).after();
         assert!(wild.is_none_or(|after| after > Duration::from_millis(40)), "{wild:?}");
     }

@@ -13,12 +13,14 @@
 //! | [`command`] | what an operation does to one key's value |
 //! | [`message`] | everything that travels between nodes, with stable tags |
 //! | [`register`] | the linearizable quorum register: acceptor, proposer, catch-up |
+//! | [`chain`] | chain replication, its configuration in such a register |
 //! | [`hedge`] | when a late request is sent to a second coordinator |
 //! | [`routing`] | which coordinator is asked, and what the client may be told |
 //! | [`suspicion`] | who is believed dead, from answers and time-outs only |
 //! | [`history`], [`checker`] | what clients saw, and whether one register could have shown it |
 
 pub mod ballot;
+pub mod chain;
 pub mod checker;
 pub mod command;
 pub mod effect;

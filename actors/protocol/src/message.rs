@@ -7,6 +7,10 @@
 
 use crate::{
     ballot::{Ballot, Stamp},
+    chain::wire::{
+        Acked, Announce, Attach, Attached, ConfigRound, Confirm, Confirmed, Forward, Present,
+        Survey,
+    },
     command::{Command, Reply},
     recent::OpId,
     record::{Key, Record},
@@ -163,6 +167,26 @@ messages! {
     21 Greet,
     /// Peer → the node that starts.
     22 Welcome,
+    /// Chain: a message of the register that holds the configuration.
+    40 ConfigRound,
+    /// Predecessor → successor: store this and pass it on.
+    41 Forward,
+    /// Successor → predecessor: the tail has it.
+    42 Acked,
+    /// Tail → replica: does the epoch stand?
+    43 Confirm,
+    /// Replica → tail: yes.
+    44 Confirmed,
+    /// Who fears a break → members: are you there?
+    45 Survey,
+    /// Member → who asked: yes, and fit for this.
+    46 Present,
+    /// Replica → anyone: this is the chain.
+    47 Announce,
+    /// Replica → member: let me copy.
+    48 Attach,
+    /// Member → replica: from now on.
+    49 Attached,
 }
 
 /// A client's operation on its way to a coordinator.
@@ -529,6 +553,16 @@ impl fmt::Display for Message {
             Message::Welcome(m) => {
                 write!(f, " known_store={:016x} ceiling={}", m.known_store, m.ceiling)
             }
+            Message::ConfigRound(m) => write!(f, " range={} {m}", m.range.0),
+            Message::Forward(m) => write!(f, " {m}"),
+            Message::Acked(m) => write!(f, " {m}"),
+            Message::Confirm(m) => write!(f, " range={} e{}", m.range.0, m.config.epoch),
+            Message::Confirmed(m) => write!(f, " range={} e{}", m.range.0, m.epoch),
+            Message::Survey(m) => write!(f, " range={} e{}", m.range.0, m.config.epoch),
+            Message::Present(m) => write!(f, " range={} e{} {:?}", m.range.0, m.epoch, m.fitness),
+            Message::Announce(m) => write!(f, " range={} {}", m.range.0, m.config),
+            Message::Attach(m) => write!(f, " range={} e{}", m.range.0, m.config.epoch),
+            Message::Attached(m) => write!(f, " range={} e{}", m.range.0, m.epoch),
             Message::Probe(_) | Message::Alive(_) | Message::Missed(_) => Ok(()),
         }
     }

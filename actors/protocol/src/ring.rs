@@ -65,7 +65,7 @@ impl fmt::Debug for Position {
 pub struct RangeId(pub u16);
 
 /// The whole ring, in order of position. At least one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ring {
     nodes: Vec<(Position, NodeId)>,
     replicas: usize,

@@ -16,12 +16,13 @@
 //! Source: register.md, "Exactly once, or an honest unknown", "Availability".
 
 use crate::{
+    chain::config::Config as Chain,
     command::{Command, Reply},
     hedge::Hedge,
     message::{Answer, Outcome, Reason, Request},
     recent::OpId,
     record::Key,
-    ring::{NodeId, Ring},
+    ring::{NodeId, RangeId, Ring},
     time::{Now, Time, WallMillis},
 };
 use std::{
@@ -93,6 +94,9 @@ pub struct Config {
     /// After this time by the wall clock no coordinator applies a request: half of the grace period
     /// of tombstones.
     pub lifetime: Duration,
+    /// Keys are kept by chains: writes go to the head, reads to the tail, and whoever is the tail
+    /// answers.
+    pub chains: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -141,6 +145,8 @@ pub struct Routing {
     timers: BTreeSet<(Time, u64)>,
     /// When each node last answered anything that was asked of it.
     heard: BTreeMap<NodeId, Time>,
+    /// The chains as far as they are known: a hint, members know better.
+    chains: BTreeMap<RangeId, Chain>,
     /// When each node was sent the first request since then: a hedged operation is over long before
     /// its silent coordinator would have timed out.
     owed: BTreeMap<NodeId, Time>,
@@ -152,7 +158,9 @@ impl Routing {
     /// A router of one life: `incarnation` was never used before by this node.
     #[must_use]
     pub fn new(me: NodeId, incarnation: u64, ring: Ring, config: Config) -> Routing {
-        let hedge = Hedge::new(config.hedge, config.request_timeout);
+        // A member of a chain that is asked beside the right one can only wait for it.
+        let floor = if config.chains { config.request_timeout } else { config.hedge };
+        let hedge = Hedge::new(floor, config.request_timeout);
         Routing {
             me,
             incarnation,
@@ -163,10 +171,43 @@ impl Routing {
             by_key: BTreeMap::new(),
             timers: BTreeSet::new(),
             heard: BTreeMap::new(),
+            chains: BTreeMap::new(),
             owed: BTreeMap::new(),
             hedge,
             hedges: 0,
         }
+    }
+
+    /// Somebody says what a range's chain is.
+    pub fn announced(&mut self, range: RangeId, chain: &Chain) {
+        let newer = self.chains.get(&range).is_none_or(|known| known.epoch < chain.epoch);
+        if self.config.chains && newer {
+            self.chains.insert(range, chain.clone());
+        }
+    }
+
+    /// The range's chain as far as this router knows.
+    #[must_use]
+    pub fn chain(&self, range: RangeId) -> Chain {
+        let first = || Chain::first(&self.ring.preference_list(range));
+        self.chains.get(&range).cloned().unwrap_or_else(first)
+    }
+
+    /// Whom to ask, the best first: in ring order, or, with chains, the head for a write and the
+    /// tail for a read, who is not in the chain last.
+    fn candidates(&self, pending: &Pending) -> Vec<NodeId> {
+        let mut candidates = pending.replicas.clone();
+        if self.config.chains {
+            let chain = self.chain(self.ring.range_of(&pending.key));
+            let place = |node: &NodeId| chain.members.iter().position(|it| it.node == *node);
+            let last = candidates.len();
+            candidates.sort_by_key(|node| match (place(node), pending.command.is_read()) {
+                (Some(place), false) => place,
+                (Some(place), true) => last.saturating_sub(place + 1),
+                (None, _) => last,
+            });
+        }
+        candidates
     }
 
     /// Operations in flight.
@@ -230,12 +271,18 @@ impl Routing {
         }
         let Some(pending) = self.pending.get_mut(&seq) else { return };
         let at = usize::try_from(answer.attempt).unwrap_or(0).wrapping_sub(1);
-        let Some(attempt) = pending.attempts.get_mut(at).filter(|attempt| attempt.to == from)
-        else {
-            return;
-        };
+        // The head is asked, the tail answers.
+        let relayed = self.config.chains && pending.replicas.contains(&from);
+        let fits = |attempt: &&mut Attempt| attempt.to == from || relayed;
+        let Some(attempt) = pending.attempts.get_mut(at).filter(fits) else { return };
         if at == 0 {
             self.hedge.sample(now.since(attempt.sent));
+        }
+        if relayed {
+            // It has passed the request on.
+            let asked = attempt.to;
+            self.heard.insert(asked, now);
+            self.owed.remove(&asked);
         }
         let read = pending.command.is_read();
         attempt.end = match answer.outcome {
@@ -313,6 +360,10 @@ impl Routing {
     /// Moving a request on takes the ballot from whoever works on it, so under overload that would
     /// make all slower still; but not for ever, since this very request may be lost.
     fn is_at_work(&self, now: Time, attempt: &Attempt) -> bool {
+        if self.config.chains {
+            // Nobody loses anything when a member of the chain is asked once more.
+            return false;
+        }
         let span = self.config.request_timeout;
         let answers = self.heard.get(&attempt.to).is_some_and(|heard| now.since(*heard) < span);
         (attempt.to == self.me || answers) && now.since(attempt.sent) < self.config.deadline / SLOW
@@ -433,10 +484,10 @@ impl Routing {
         out: &mut Vec<Step>,
     ) {
         let op = self.op(seq);
+        let Some(candidates) = self.pending.get(&seq).map(|it| self.candidates(it)) else { return };
         let Some(pending) = self.pending.get_mut(&seq) else { return };
         let tried = |node: NodeId| pending.attempts.iter().filter(|try_| try_.to == node).count();
-        let Some(to) =
-            pending.replicas.iter().copied().min_by_key(|node| (suspected(*node), tried(*node)))
+        let Some(to) = candidates.into_iter().min_by_key(|node| (suspected(*node), tried(*node)))
         else {
             return;
         };

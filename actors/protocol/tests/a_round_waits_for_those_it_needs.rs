@@ -14,11 +14,11 @@ use simpledynamo_protocol::{
     command::{Command, Condition, Expiry, Reply},
     effect::{Effect, Effects},
     message::{
-        Accept, Accepted, Ask, Message, NoVote, Outcome, Prepare, Promise, Reason, Refused,
-        Request, Round,
+        Accept, Accepted, Ask, Held, Message, NoVote, Outcome, Prepare, Promise, Reason, Refused,
+        Request, Round, State,
     },
-    recent::OpId,
-    record::{Key, Value},
+    recent::{OpId, Recent},
+    record::{Datum, Key, Record, Value},
     register::proposer::{Config, Known, LAST_REPLICA_WAIT, Proposer},
     ring::{NodeId, Ring},
     routing::{self, Routing, Step, Verdict},
@@ -229,7 +229,8 @@ fn patience_ends_a_round_that_can_do_no_harm() {
 fn with_two_dead(known: Known, deadline: Duration, latency: u64) -> Verdict {
     let ring = Ring::new([ME, B, C], 3);
     let lifetime = Duration::from_secs(1_800);
-    let config = routing::Config { request_timeout: ROUND, deadline, hedge: ROUND, lifetime };
+    let config =
+        routing::Config { request_timeout: ROUND, deadline, hedge: ROUND, lifetime, chains: false };
     let mut routing = Routing::new(ROUTER, 1, ring, config);
     let suspected = |node| node != ME;
     let mut bench = Bench::new(known);
@@ -310,4 +311,43 @@ fn with_two_replicas_dead_and_nothing_proposed_the_write_is_told_as_not_applied(
 fn with_two_replicas_dead_an_owner_has_proposed_and_cannot_tell() {
     let owned = Known { owned: Some(ballot(1)), record: None, chosen: true };
     assert_eq!(with_two_dead(owned, Duration::from_millis(2_000), 1_000), Verdict::Unknown);
+}
+
+/// An owner's read finds no agreement and writes its state back. Acknowledgements of the time when
+/// that state was first written may still be under way: they must not confirm the read, because
+/// somebody else may have taken the key over since. Found by the swarm.
+#[test]
+fn an_old_acknowledgement_does_not_confirm_a_later_write_back() {
+    let mut bench = Bench::accepting();
+    bench.accepted(1, ME);
+    bench.accepted(2, B);
+    assert_eq!(bench.answers, [done()]);
+    let mut get = request(2_000);
+    (get.command, get.op.seq) = (Command::Get, 2);
+    bench.request(3, get);
+    let newer = Record {
+        stamp: Stamp { ballot: Ballot { round: 5, node: C }, version: 2 },
+        datum: Datum::Tombstone { at: WALL },
+        recent: Recent::default(),
+    };
+    let Some((_, Message::Query(query))) = bench.sent.first().cloned() else {
+        panic!("a read asks: {:?}", bench.sent)
+    };
+    let state = |held| State { key: key(), ask: query.ask, held };
+    let old = Stamp { ballot: ballot(1), version: 1 };
+    bench.message(4, ME, state(Held::Same(old)));
+    bench.message(4, B, state(Held::Record(newer)));
+    bench.wake(at(4).mono + LAST_REPLICA_WAIT);
+    let proposed: Vec<_> = bench
+        .sent
+        .iter()
+        .filter_map(|(_, message)| match message {
+            Message::Accept(accept) => Some(accept.record.stamp),
+            _ => None,
+        })
+        .collect();
+    assert!(proposed.iter().all(|stamp| *stamp != old), "{proposed:?}");
+    bench.message(16, ME, Accepted { key: key(), stamp: old });
+    bench.message(16, C, Accepted { key: key(), stamp: old });
+    assert_eq!(bench.answers, [done()], "a read was confirmed by what is long past");
 }

@@ -42,6 +42,7 @@ impl Replica {
                 Effect::Persist(Write::Remove(_)) => self.stored = None,
                 Effect::Persist(Write::Ceiling(ceiling)) => self.durable.ceiling = *ceiling,
                 Effect::Persist(Write::AbsentFloor(floor)) => self.durable.absent_floor = *floor,
+                Effect::Persist(Write::Config(..) | Write::Seat(..)) => {}
                 Effect::Send { .. } | Effect::Begin { .. } => {}
             }
         }
@@ -115,6 +116,7 @@ fn names(effects: &Effects) -> Vec<&'static str> {
             Effect::Persist(Write::Remove(_)) => "remove",
             Effect::Persist(Write::Ceiling(_)) => "ceiling",
             Effect::Persist(Write::AbsentFloor(_)) => "absent floor",
+            Effect::Persist(Write::Config(..) | Write::Seat(..)) => "chain",
             Effect::Send { message, .. } => message.name(),
             Effect::Begin { .. } => "begin",
         })

@@ -34,6 +34,7 @@ impl Router {
             deadline: Duration::from_millis(1_000),
             hedge: Duration::MAX,
             lifetime: Duration::from_millis(60_000),
+            chains: false,
         };
         let routing = Routing::new(ME, 7, ring, config);
         Router { routing, now: Time(0), suspected: Vec::new() }

@@ -217,6 +217,9 @@ impl Cluster {
                     node.durable.absent_floor = floor;
                     self.say(format!("  {id} raises its absent floor to {floor}"));
                 }
+                Effect::Persist(write @ (Write::Config(..) | Write::Seat(..))) => {
+                    unreachable!("{write:?} is the chain's");
+                }
                 Effect::Send { to, message } => {
                     self.wire.push_back(Envelope { from: id, to, message });
                 }

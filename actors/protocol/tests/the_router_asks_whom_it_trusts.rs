@@ -45,11 +45,7 @@ impl Bench {
         Bench::hedging(Duration::MAX, deadline, suspected)
     }
 
-    fn hedging(
-        hedge: Duration,
-        deadline: Duration,
-        suspected: impl Fn(NodeId) -> bool,
-    ) -> Bench {
+    fn hedging(hedge: Duration, deadline: Duration, suspected: impl Fn(NodeId) -> bool) -> Bench {
         let ring = Ring::new([5554, 5556, 5558, 5560, 5562].map(NodeId), 3);
         let key = Key::from("x");
         let replicas = ring.replicas_of(&key);
@@ -58,6 +54,7 @@ impl Bench {
             deadline,
             hedge,
             lifetime: Duration::from_secs(1_800),
+            chains: false,
         };
         let mut routing = Routing::new(ROUTER, 1, ring, config);
         let mut steps = Vec::new();

@@ -1,17 +1,21 @@
 //! A simulated node's disk: a [`VolatileStore`] that a commit takes time to reach.
 //!
 //! What a node commits is durable once its simulated sync is over. A node that crashes within a
-//! sync may find the batch after the restart or may not, at random: neither was acknowledged.
+//! sync finds, after the restart, all of that batch, nothing of it, or its first writes only, at
+//! random: none of it was acknowledged.
 //!
 //! A disk outlives its node. A node that has crashed holds a handle that is dead: what its last
 //! tasks still try to store is refused, as if they had never run.
 //!
-//! Caveat: a batch is atomic, as the engine's journal makes it; what half a batch would do is the
-//! engine's matter.
+//! What became durable is noted, in order, for the rules of `invariants`.
+//!
+//! Caveat: here a batch may be cut anywhere between two writes, which is harsher than the engine,
+//! whose journal makes it atomic. A write itself is whole: damage within one is the engine's matter.
 
 use super::rng::Rng;
-use crate::storage::{CommitFault, Durability, Meta, Store, StoreError, VolatileStore};
+use crate::storage::{Durability, Meta, Store, StoreError, VolatileStore};
 use simpledynamo_protocol::{
+    chain,
     effect::Write,
     message::Row,
     record::{Key, Record},
@@ -19,56 +23,118 @@ use simpledynamo_protocol::{
 use std::{
     ops::ControlFlow,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+/// What the next commit suffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DiskFault {
+    /// It fails, and nothing of it is found after the restart.
+    Lost,
+    /// It fails, and its first writes, one at least, are found after the restart.
+    Torn,
+    /// It fails for want of room, as all do until the restart.
+    Full,
+}
+
+/// What one life knows of its disk.
+#[derive(Debug, Default)]
+struct Life {
+    /// The process is gone.
+    dead: bool,
+    /// A commit has failed: no other succeeds.
+    failed: bool,
+    fault: Option<DiskFault>,
+    /// What the sync under way will make durable.
+    syncing: Vec<Write>,
+    /// Of a commit that was torn: how the batch began.
+    torn: Vec<Write>,
+    /// A disk that lies: see [`SimDisk::lie`].
+    lies: bool,
+}
 
 /// One life's handle on a disk.
 #[derive(Clone, Default)]
 pub(super) struct SimDisk {
     rows: VolatileStore,
-    full: Arc<AtomicBool>,
-    dead: Arc<AtomicBool>,
-    /// What the sync under way will make durable.
-    syncing: Arc<Mutex<Vec<Write>>>,
+    life: Arc<Mutex<Life>>,
+    /// What has become durable since it was last asked.
+    fresh: Arc<Mutex<Vec<Write>>>,
 }
 
 impl SimDisk {
     /// Nothing is stored through this handle any more.
     pub(super) fn die(&self) {
-        self.dead.store(true, Ordering::Relaxed);
+        self.life().dead = true;
     }
 
     /// The handle of the next life, after the crash.
     pub(super) fn next_life(&self, rng: &mut Rng) -> SimDisk {
-        let under_way = std::mem::take(&mut *self.syncing());
-        if !under_way.is_empty() && rng.chance(500) {
-            // Refused only after a fault that the crash itself decides.
-            let _ = self.rows.commit(&under_way, Durability::Sync);
+        let (mut under_way, mut torn) = {
+            let mut life = self.life();
+            (std::mem::take(&mut life.syncing), std::mem::take(&mut life.torn))
+        };
+        if !under_way.is_empty() {
+            let kept = match rng.below(3) {
+                0 => 0,
+                1 => under_way.len(),
+                _ => usize::try_from(rng.below(under_way.len() as u64)).unwrap_or(0),
+            };
+            under_way.truncate(kept);
         }
+        if !torn.is_empty() {
+            torn.truncate(1 + usize::try_from(rng.below(torn.len() as u64)).unwrap_or(0));
+        }
+        // What a disk that lies had not yet written is gone.
         self.rows.crash(true);
-        SimDisk { rows: self.rows.clone(), ..SimDisk::default() }
+        for found in [under_way, torn] {
+            // Memory does not fail; keys were checked when they were first stored.
+            if !found.is_empty() && self.rows.commit(&found, Durability::Sync).is_ok() {
+                self.fresh().extend(found);
+            }
+        }
+        SimDisk { rows: self.rows.clone(), life: Arc::default(), fresh: self.fresh.clone() }
     }
 
     /// A sync begins.
     pub(super) fn begin(&self, writes: &[Write]) {
-        *self.syncing() = writes.to_vec();
+        self.life().syncing = writes.to_vec();
     }
 
-    pub(super) fn fail_next(&self, fault: CommitFault) {
-        self.rows.fail_next_commit(fault);
-    }
-
-    pub(super) fn fill(&self) {
-        self.full.store(true, Ordering::Relaxed);
+    pub(super) fn fail_next(&self, fault: DiskFault) {
+        self.life().fault = Some(fault);
     }
 
     /// No fault waits for the next commit.
     pub(super) fn mend(&self) {
-        self.full.store(false, Ordering::Relaxed);
-        self.rows.crash(false);
+        self.life().fault = None;
+    }
+
+    /// From now on a commit counts as done before it is durable; [`SimDisk::catch_up`] makes it so.
+    #[cfg(feature = "broken-rules")]
+    pub(super) fn lie(&self) {
+        self.life().lies = true;
+    }
+
+    /// A lying disk has written what it said it had.
+    #[cfg(feature = "broken-rules")]
+    pub(super) fn catch_up(&self) {
+        if !self.life().dead {
+            // Memory does not fail.
+            let _ = self.rows.commit(&[], Durability::Sync);
+        }
+    }
+
+    /// The node's ceiling is forgotten.
+    #[cfg(feature = "broken-rules")]
+    pub(super) fn forget_ceiling(&self) {
+        // Memory does not fail.
+        let _ = self.rows.commit(&[Write::Ceiling(0)], Durability::Sync);
+    }
+
+    /// What has become durable since this was last asked, in order.
+    pub(super) fn take_fresh(&self) -> Vec<Write> {
+        std::mem::take(&mut *self.fresh())
     }
 
     /// Every key with its record, in ring order.
@@ -82,8 +148,12 @@ impl SimDisk {
         rows
     }
 
-    fn syncing(&self) -> std::sync::MutexGuard<'_, Vec<Write>> {
-        self.syncing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn life(&self) -> MutexGuard<'_, Life> {
+        self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fresh(&self) -> MutexGuard<'_, Vec<Write>> {
+        self.fresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,11 +163,23 @@ impl Store for SimDisk {
     }
 
     fn commit(&self, batch: &[Write], durability: Durability) -> Result<(), StoreError> {
-        self.syncing().clear();
-        if self.dead.load(Ordering::Relaxed) || self.full.load(Ordering::Relaxed) {
-            return Err(StoreError::Failed { path: PathBuf::from("(simulated disk)") });
-        }
-        self.rows.commit(batch, durability)
+        let lies = {
+            let mut life = self.life();
+            life.syncing.clear();
+            let fault = if batch.is_empty() { None } else { life.fault.take() };
+            match fault {
+                Some(DiskFault::Torn) => life.torn = batch.to_vec(),
+                Some(DiskFault::Lost | DiskFault::Full) | None => {}
+            }
+            life.failed |= fault.is_some();
+            if life.dead || life.failed {
+                return Err(StoreError::Failed { path: PathBuf::from("(simulated disk)") });
+            }
+            life.lies
+        };
+        self.rows.commit(batch, if lies { Durability::Os } else { durability })?;
+        self.fresh().extend_from_slice(batch);
+        Ok(())
     }
 
     fn range(
@@ -120,5 +202,9 @@ impl Store for SimDisk {
 
     fn meta(&self) -> Result<Meta, StoreError> {
         self.rows.meta()
+    }
+
+    fn chains(&self) -> Result<chain::Kept, StoreError> {
+        self.rows.chains()
     }
 }

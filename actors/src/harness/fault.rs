@@ -30,6 +30,8 @@ pub(super) struct Rule {
     pub(super) to: NodeId,
     pub(super) tag: Option<u16>,
     pub(super) action: Action,
+    /// By what a rule is taken back; 0 where nothing does.
+    pub(super) mark: u64,
 }
 
 /// What the rules have decided about one message.
@@ -73,7 +75,7 @@ pub(super) fn fate(
     fate
 }
 
-/// Messages that the register's rules allow to be doubled and reordered. All others rely on what a
+/// Messages that the rules of the register and of chains allow to be doubled and reordered. All others rely on what a
 /// TCP stream gives: an operation's request, once taken, must not come again when it is long over.
 fn bears_disorder(message: &Message) -> bool {
     match message {
@@ -84,7 +86,17 @@ fn bears_disorder(message: &Message) -> bool {
         | Message::Refused(_)
         | Message::Query(_)
         | Message::State(_)
-        | Message::NoVote(_) => true,
+        | Message::NoVote(_)
+        | Message::ConfigRound(_)
+        | Message::Forward(_)
+        | Message::Acked(_)
+        | Message::Confirm(_)
+        | Message::Confirmed(_)
+        | Message::Survey(_)
+        | Message::Present(_)
+        | Message::Announce(_)
+        | Message::Attach(_)
+        | Message::Attached(_) => true,
         Message::Request(_)
         | Message::Answer(_)
         | Message::Probe(_)
@@ -138,6 +150,11 @@ pub struct Trigger {
 }
 
 impl Trigger {
+    /// The `nth` message of a type that leaves `at`, or reaches it.
+    pub(super) fn of(step: Step, tag: u16, at: NodeId, nth: u64) -> Trigger {
+        Trigger { step, tag, at: Some(at), peer: None, left: nth }
+    }
+
     /// Only at this node, the one that sends or receives. It is the one that crashes.
     #[must_use]
     pub fn at(mut self, node: impl Id) -> Trigger {

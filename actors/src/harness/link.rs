@@ -1,7 +1,7 @@
 //! Faults between nodes: links and partitions.
 
 use super::{
-    Id,
+    Faults, Id, Partition,
     fault::{Action, Rule, micros_of},
     world::World,
 };
@@ -51,7 +51,7 @@ impl LinkFaults<'_> {
 
     fn rule(self, action: Action) -> Self {
         let LinkFaults { from, to, tag, .. } = self;
-        self.world.wire.borrow_mut().rules.push(Rule { from, to, tag, action });
+        self.world.wire.borrow_mut().rules.push(Rule { from, to, tag, action, mark: 0 });
         self
     }
 }
@@ -65,24 +65,6 @@ fn per_mille(part: f64) -> u64 {
     )]
     let chance = (part.clamp(0.0, 1.0) * 1000.0).round() as u64;
     chance
-}
-
-/// A partition that has just been made; from [`World::partition`].
-pub struct Partition<'a> {
-    pub(super) world: &'a mut World,
-    pub(super) group: Vec<NodeId>,
-}
-
-impl Partition<'_> {
-    /// Only what the group sends is cut: it still hears the others.
-    pub fn one_way(self) {
-        let others = self.world.others(&self.group);
-        for inside in &self.group {
-            for outside in &others {
-                self.world.cut(*outside, *inside, false);
-            }
-        }
-    }
 }
 
 impl World {
@@ -108,19 +90,9 @@ impl World {
     }
 
     /// Cuts these nodes off from the others, both ways unless [`Partition::one_way`] follows.
-    pub fn partition<I: Id>(&mut self, group: &[I]) -> Partition<'_> {
+    pub fn partition<I: Id>(&mut self, group: &[I]) -> Partition<'_, World> {
         let group: Vec<_> = group.iter().map(|id| self.known(*id)).collect();
-        for outside in self.others(&group) {
-            for inside in &group {
-                self.cut(outside, *inside, true);
-                self.cut(*inside, outside, true);
-            }
-        }
-        Partition { world: self, group }
-    }
-
-    fn others(&self, group: &[NodeId]) -> Vec<NodeId> {
-        self.ids().into_iter().filter(|id| !group.contains(id)).collect()
+        Faults::partition(self, &group)
     }
 }
 

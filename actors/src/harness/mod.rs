@@ -41,7 +41,16 @@
 //! identity take no time. Clients have no network of their own. Log records of nodes are the
 //! process's.
 
+/// The examples of `docs/harness.md`, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/harness.md")]
+struct Page;
+
+mod beside;
+#[cfg(feature = "broken-rules")]
+pub mod broken;
 mod clients;
+mod cluster;
 mod disk;
 mod fault;
 mod faults;
@@ -59,13 +68,16 @@ pub mod swarm;
 mod wire;
 mod world;
 
-pub use clients::Mix;
+pub use beside::Beside;
+pub use clients::{Asker, Mix};
+pub use cluster::{
+    Client, Clients, Cluster, Disk, Faults, Held, Pairs, Partition, Restart, Running, play,
+};
 pub use fault::{Trigger, When};
-pub use faults::{DiskFaults, Restart};
-pub use link::{LinkFaults, Partition};
+pub use faults::{Clocks, DiskFaults};
+pub use link::LinkFaults;
 pub use node::WALL_START;
 pub use rng::Rng;
-pub use run::{Client, Clients, Running};
 pub use sim::{Config, Sim, seed_or, sim};
 pub use swarm::{Outcome, swarm};
 pub use wire::Traffic;

@@ -3,7 +3,7 @@
 //! A `LocalSet` is all that a process is here. It is polled or, for a pause, not; dropped, its tasks
 //! end between two polls, as a process that is killed.
 
-use super::{disk::SimDisk, fault, net::SimNet, rng::Rng, wire::Wire};
+use super::{beside::Beside, disk::SimDisk, fault, net::SimNet, rng::Rng, wire::Wire};
 use crate::{
     clock::Clock,
     messages::NodeHandle,
@@ -71,19 +71,21 @@ pub(super) struct SimNode {
     /// How long a sync takes, microseconds.
     pub(super) sync: Rc<RefCell<Range<u64>>>,
     pub(super) paused: bool,
+    beside: Option<Beside>,
     pub(super) woken: Arc<Woken>,
     state: Rc<RefCell<State>>,
     local: Option<LocalSet>,
 }
 
 impl SimNode {
-    pub(super) fn new(settings: Settings, sync: Range<u64>) -> SimNode {
+    pub(super) fn new(settings: Settings, sync: Range<u64>, beside: Option<Beside>) -> SimNode {
         SimNode {
             settings,
             disk: SimDisk::default(),
             skew: Rc::default(),
             sync: Rc::new(RefCell::new(sync)),
             paused: false,
+            beside,
             woken: Arc::default(),
             state: Rc::new(RefCell::new(State::Down)),
             local: None,
@@ -96,6 +98,15 @@ impl SimNode {
 
     pub(super) fn state(&self) -> State {
         self.state.borrow().clone()
+    }
+
+    /// Whether it has ended itself.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Failed(_))
+    }
+
+    pub(super) fn serves(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Running(_))
     }
 
     pub(super) fn handle(&self) -> Option<NodeHandle> {
@@ -112,6 +123,8 @@ impl SimNode {
     /// The next life begins, on the disk as it is.
     pub(super) fn start(&mut self, network: &Rc<RefCell<Wire>>, origin: Instant, rng: &mut Rng) {
         self.disk = self.disk.next_life(rng);
+        #[cfg(feature = "broken-rules")]
+        self.tamper_with_disk();
         let node = self.id();
         let (life, place) = {
             let mut wire = network.borrow_mut();
@@ -130,6 +143,7 @@ impl SimNode {
             skew,
             sync,
             rng: Rng::new(rng.any(), u64::from(node.0)),
+            beside: self.beside.clone(),
         };
         self.state = Rc::new(RefCell::new(State::Starting));
         self.paused = false;
@@ -147,6 +161,17 @@ impl SimNode {
         });
         self.local = Some(local);
         self.woken.flag.store(true, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "broken-rules")]
+    fn tamper_with_disk(&self) {
+        use super::broken::{Rule, is_broken};
+        if is_broken(Rule::DurableCeiling) {
+            self.disk.forget_ceiling();
+        }
+        if is_broken(Rule::AnswerAfterSync) {
+            self.disk.lie();
+        }
     }
 
     /// The process is gone: its tasks, its memory, what it had not synced.
@@ -191,12 +216,13 @@ struct Life {
     skew: Rc<Cell<i64>>,
     sync: Rc<RefCell<Range<u64>>>,
     rng: Rng,
+    beside: Option<Beside>,
 }
 
 impl Life {
     /// Runs until the node ends itself; gives the reason.
     async fn run(self, running: impl FnOnce(NodeHandle)) -> Result<String, StartError> {
-        let Life { net, settings, place, disk, origin, skew, sync, mut rng } = self;
+        let Life { net, settings, place, disk, origin, skew, sync, mut rng, beside } = self;
         // Made here, in a poll: elsewhere tokio's clock shows the machine's time.
         let clock = Clock::with_wall(move || {
             let elapsed = u64::try_from(origin.elapsed().as_millis()).unwrap_or(0);
@@ -208,17 +234,30 @@ impl Life {
         let cache = RecordCache::seeded(settings.limits.cache_bytes, rng.any());
         let store = Arc::new(CachedStore::new(store, cache));
         let network = net.wire.clone();
+        let (own_settings, own_clock) = (settings.clone(), clock.clone());
         let parts = Parts { settings, identity, store, clock };
         let (handle, mut stopper) = wire(net, parts, |writer, replica| {
             let syncing = async move |writes: &[simpledynamo_protocol::effect::Write]| {
-                disk.begin(writes);
                 let span = rng.within(&sync.borrow());
+                #[cfg(feature = "broken-rules")]
+                if super::broken::is_broken(super::broken::Rule::AnswerAfterSync) {
+                    let (disk, network) = (disk.clone(), network.clone());
+                    tokio::task::spawn_local(async move {
+                        nap(&network, span).await;
+                        disk.catch_up();
+                    });
+                    return;
+                }
+                disk.begin(writes);
                 nap(&network, span).await;
             };
             tokio::task::spawn_local(writer.run(replica, syncing));
             Ok(None)
         })
         .await?;
+        if let Some(beside) = beside {
+            beside.start(handle.clone(), own_clock, &own_settings);
+        }
         running(handle);
         Ok(stopper.failed().await)
     }

@@ -1,6 +1,7 @@
 //! The run's only source of chance: SplitMix64 (Steele et al., OOPSLA '14), one stream a purpose.
 
-use std::ops::Range;
+use super::fault::micros_of;
+use std::{ops::Range, time::Duration};
 
 /// A stream of pseudo-random numbers.
 #[derive(Clone, Debug)]
@@ -32,6 +33,11 @@ impl Rng {
     /// A number of the range; its start where it is empty.
     pub fn within(&mut self, range: &Range<u64>) -> u64 {
         range.start + self.below(range.end.saturating_sub(range.start))
+    }
+
+    /// A span of the range; its start where it is empty.
+    pub fn span(&mut self, range: &Range<Duration>) -> Duration {
+        Duration::from_micros(self.within(&micros_of(range)))
     }
 
     /// True so many times in a thousand.

@@ -2,6 +2,7 @@
 
 use super::{
     Failure,
+    beside::Beside,
     fault::{micros, micros_of},
     log::Log,
     ms,
@@ -12,8 +13,9 @@ use super::{
     world::World,
 };
 use crate::{
-    messages::Phase,
-    settings::{Durability, Limits, Peer, Settings},
+    clock::Clock,
+    messages::{NodeHandle, Phase, Status},
+    settings::{Durability, Limits, Peer, Replication, Settings},
 };
 use simpledynamo_protocol::ring::{NodeId, Ring};
 use std::{
@@ -46,10 +48,19 @@ pub struct Config {
     pub deadline: Duration,
     /// Coordinators alive at one node.
     pub coordinators: usize,
+    /// How keys are replicated.
+    pub replication: Replication,
     /// How long a sync takes.
     pub sync: Range<Duration>,
+    /// Age at which a tombstone held by all replicas may be forgotten.
+    pub tombstone_grace: Duration,
     /// Whether the text of the message log is kept, for [`Sim::messages`].
     pub keep_log: bool,
+    /// What runs in each node's process beside its own actors, from [`Config::beside`].
+    pub beside: Option<Beside>,
+    /// The rule of the protocol that is taken out.
+    #[cfg(feature = "broken-rules")]
+    pub broken: Option<super::broken::Rule>,
 }
 
 impl Config {
@@ -64,9 +75,25 @@ impl Config {
             hedge_after: ms(10),
             deadline: ms(2_000),
             coordinators: Limits::default().coordinators,
+            replication: Replication::Quorum,
             sync: Duration::from_micros(sync.start)..Duration::from_micros(sync.end),
+            tombstone_grace: Duration::from_secs(3_600),
             keep_log: false,
+            beside: None,
+            #[cfg(feature = "broken-rules")]
+            broken: None,
         }
+    }
+
+    /// Starts actors of one's own in each node's process, each time it starts: `start` gets what the
+    /// node's front ends get, the node's clock and its settings.
+    #[must_use]
+    pub fn beside(
+        mut self,
+        start: impl Fn(NodeHandle, Clock, &Settings) + Send + Sync + 'static,
+    ) -> Config {
+        self.beside = Some(Beside::new(start));
+        self
     }
 
     fn settings(&self, me: NodeId) -> Settings {
@@ -77,18 +104,23 @@ impl Config {
         let peers: Vec<_> =
             ids.clone().enumerate().map(|(at, id)| Peer { id, address: address(at) }).collect();
         let listen = peers.iter().find(|peer| peer.id == me).map_or(address(0), |it| it.address);
+        let strategy = match self.replication {
+            Replication::Quorum => "quorum, 3 replicas, read 2, write 2",
+            Replication::Chain => "chain, 3 replicas",
+        };
         Settings {
             me,
             listen,
             peers: peers.into_iter().filter(|peer| peer.id != me).collect(),
             ring: Ring::new(ids, 3),
-            read_quorum: 2,
-            write_quorum: 2,
+            read_quorum: self.quorum(),
+            write_quorum: self.quorum(),
             request_timeout: self.request_timeout,
             hedge_after: self.hedge_after,
             deadline: self.deadline,
-            tombstone_grace: Duration::from_secs(3_600),
-            strategy: "quorum, 3 replicas, read 2, write 2".to_owned(),
+            tombstone_grace: self.tombstone_grace,
+            replication: self.replication,
+            strategy: strategy.to_owned(),
             durability: Durability::Sync,
             limits: Limits {
                 // Small, so that records are evicted and read again.
@@ -100,6 +132,16 @@ impl Config {
             secret: None,
             data_dir: PathBuf::new(),
         }
+    }
+
+    #[cfg(feature = "broken-rules")]
+    fn quorum(&self) -> usize {
+        if self.broken == Some(super::broken::Rule::Majority) { 1 } else { 2 }
+    }
+
+    #[cfg(not(feature = "broken-rules"))]
+    fn quorum(&self) -> usize {
+        2
     }
 
     /// Starts the ring and waits until every node serves.
@@ -138,18 +180,24 @@ pub struct Sim {
 }
 
 impl Sim {
-    fn start(config: Config) -> Result<Sim, Failure> {
+    pub(super) fn start(config: Config) -> Result<Sim, Failure> {
+        #[cfg(feature = "broken-rules")]
+        super::broken::take_out(config.broken);
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.map_err(|error| Failure { text: error.to_string() })?;
         let entered = runtime.enter();
         let origin = Instant::now();
         let settings = config.nodes.iter().map(|id| config.settings(NodeId(*id)));
         let nodes: BTreeMap<_, _> = settings
-            .map(|settings| (settings.me, SimNode::new(settings, micros_of(&config.sync))))
+            .map(|settings| {
+                let node = SimNode::new(settings, micros_of(&config.sync), config.beside.clone());
+                (node.id(), node)
+            })
             .collect();
         let addresses = nodes.values().map(|node| (node.settings.listen, node.id())).collect();
         let log = Log::new(config.keep_log);
-        let wire = Wire::new(origin, Rng::new(config.seed, 1), addresses, log);
+        let mut wire = Wire::new(origin, Rng::new(config.seed, 1), addresses, log);
+        wire.invariants.chains = config.replication == Replication::Chain;
         let wire = Rc::new(RefCell::new(wire));
         let ids: Vec<_> = nodes.keys().copied().collect();
         let mut world = World::new(origin, Rng::new(config.seed, 2), wire, nodes);
@@ -170,7 +218,11 @@ impl Sim {
         for _ in 0..3_000 {
             let statuses = self.statuses()?;
             let up = self.nodes.values().filter(|node| node.is_up()).count();
-            let serve = statuses.values().all(|status| status.phase == Phase::Serving);
+            // A member of a chain counts once it holds all again.
+            let chains = self.config.replication == Replication::Chain;
+            let whole =
+                |status: &Status| status.phase == Phase::Serving && (status.level || !chains);
+            let serve = statuses.values().all(whole);
             if serve && statuses.len() == up {
                 return Ok(());
             }

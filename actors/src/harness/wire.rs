@@ -153,6 +153,8 @@ pub(super) struct Wire {
     pub(super) disks: BTreeMap<NodeId, SimDisk>,
     pub(super) places: BTreeMap<NodeId, MemoryPlace>,
     pub(super) invariants: Invariants,
+    /// Records sent for catch-up.
+    pub(super) copied: u64,
     pub(super) log: Log,
     pub(super) traffic: Traffic,
 }
@@ -182,6 +184,7 @@ impl Wire {
             disks: BTreeMap::new(),
             places: BTreeMap::new(),
             invariants: Invariants::default(),
+            copied: 0,
             log,
             traffic: Traffic::default(),
         }
@@ -329,8 +332,11 @@ impl Wire {
         };
         let now = self.now();
         self.traffic.sent += 1;
+        if let Message::Records(records) = &*message {
+            self.copied += records.records.len() as u64;
+        }
         self.log.message(now, "", from, to, &message, &bytes);
-        self.invariants.sent(from, &message, self.disks.get(&from));
+        self.invariants.sent(from, to, &message, self.disks.get(&from));
         let fate = fault::fate(&mut self.rules, &mut self.rng, from, to, &message);
         if fate.lost {
             self.traffic.lost += 1;

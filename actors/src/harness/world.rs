@@ -5,16 +5,7 @@
 //! of the next message where that is near, else to the next timer of any node, whichever comes
 //! first. Tokio's timers count milliseconds; messages, syncs and clients are finer.
 
-use super::{
-    Id,
-    clients::Clients,
-    fault::micros,
-    node::{SimNode, State},
-    panics,
-    rng::Rng,
-    wire::Wire,
-};
-use crate::messages::NodeHandle;
+use super::{Id, clients::Clients, fault::micros, node::SimNode, panics, rng::Rng, wire::Wire};
 use simpledynamo_protocol::ring::NodeId;
 use std::{
     cell::RefCell,
@@ -126,7 +117,8 @@ impl World {
             if next <= now {
                 continue;
             }
-            if next - now < NEAR {
+            // Not less than: a sleep until this very moment would be over at once.
+            if next - now <= NEAR {
                 // The first poll moves the clock; what is left of it only yields.
                 let _ = pin!(tokio::time::advance(Duration::from_micros(next - now))).poll(cx);
                 cx.waker().wake_by_ref();
@@ -176,9 +168,7 @@ impl World {
             moved |= node.poll();
         }
         self.bury();
-        let up: Vec<(NodeId, NodeHandle)> =
-            self.nodes.values().filter_map(|node| Some((node.id(), node.handle()?))).collect();
-        moved |= self.clients.step(now, &up, &mut self.rng);
+        moved |= self.clients.step(now, &self.nodes, &mut self.rng);
         if let Some(panic) = panics::take() {
             self.died = Some(format!("an actor died: {panic}"));
         }
@@ -191,8 +181,12 @@ impl World {
 
     /// Ends the nodes that crashed at a message, and those that ended themselves.
     fn bury(&mut self) {
-        let ended = |node: &&SimNode| node.is_up() && matches!(node.state(), State::Failed(_));
-        let failed: Vec<_> = self.nodes.values().filter(ended).map(SimNode::id).collect();
+        let failed = |node: &SimNode| node.is_up() && node.has_failed();
+        if self.wire.borrow().doomed.is_empty() && !self.nodes.values().any(failed) {
+            return;
+        }
+        let failed: Vec<_> =
+            self.nodes.values().filter(|node| failed(node)).map(SimNode::id).collect();
         let doomed: Vec<_> = self.wire.borrow().doomed.iter().copied().collect();
         for node in doomed.into_iter().chain(failed) {
             self.crash(node);
@@ -225,6 +219,7 @@ impl World {
             let mut wire = self.wire.borrow_mut();
             if wipe {
                 wire.places.remove(&id);
+                wire.invariants.wiped(id);
             }
             wire.log.note(now, || format!("{id} starts{}", if wipe { " empty" } else { "" }));
         }

@@ -7,20 +7,24 @@
 //!
 //! A full queue is answered with [`NoVote`] at once: the round goes on with the other replicas.
 
+mod chain;
 mod listing;
 mod writer;
 
-pub use writer::{Queue, Shared, Work, Writer};
+pub use chain::Chains;
+pub use writer::{Queue, Shared, Voice, Work, Writer};
 
 use crate::{
     bridge::BridgeHandle,
+    coordinator::Forget,
+    membership::{Membership, Progress},
     messages::{LocalGet, LocalPage, LocalRows},
     router::{FromNode, Router},
     scan::Scan,
     storage::{CachedStore, Store},
     sync::Sync,
 };
-use actix::{Actor, Addr, Context, Handler, Message, MessageResult};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
 use simpledynamo_protocol::{
     effect::{Effect, Effects},
     message::{self, NoVote, Query, Reason, Round},
@@ -29,6 +33,7 @@ use simpledynamo_protocol::{
     ring::NodeId,
 };
 use std::{collections::VecDeque, sync::Arc};
+use tokio::sync::oneshot;
 use writer::Turned;
 
 /// Coordinators, bridge → replica: a message of the register, of catch-up or of a scan.
@@ -82,6 +87,8 @@ pub struct Committed {
     pub out: Vec<(NodeId, message::Message)>,
     /// The acceptor's part from here on.
     pub standing: Standing,
+    /// Chains: whether this node holds all that is committed in all its ranges.
+    pub level: Option<bool>,
 }
 
 /// Stopper → replica: take no more work; the writer ends when it has done what waits.
@@ -98,6 +105,8 @@ pub struct Locals {
     pub sync: Addr<Sync>,
     /// Answers to scans.
     pub scan: Addr<Scan>,
+    /// Where it is told how far this node is.
+    pub membership: Addr<Membership>,
 }
 
 /// The asker numbers below those of coordinators.
@@ -110,6 +119,8 @@ pub mod askers {
     pub const SWEEP: u64 = 3;
     /// Scans.
     pub const SCAN: u64 = 4;
+    /// Chains.
+    pub const CHAIN: u64 = simpledynamo_protocol::chain::ASKER;
 }
 
 /// The replica store of one node.
@@ -118,6 +129,8 @@ pub struct Replica {
     store: Arc<CachedStore<Arc<dyn Store>>>,
     queue: Option<Queue>,
     standing: Standing,
+    /// Chains: whether they are what this replica serves, and are level; none for quorums.
+    level: Option<bool>,
     bridge: BridgeHandle,
     locals: Locals,
     fatal: crate::node::Fatal,
@@ -132,7 +145,7 @@ impl Replica {
         me: NodeId,
         store: Arc<CachedStore<Arc<dyn Store>>>,
         queue: Queue,
-        standing: Standing,
+        (standing, chains): (Standing, bool),
         bridge: BridgeHandle,
         locals: Locals,
         fatal: crate::node::Fatal,
@@ -142,6 +155,7 @@ impl Replica {
             store,
             queue: Some(queue),
             standing,
+            level: chains.then_some(false),
             bridge,
             locals,
             fatal,
@@ -150,12 +164,15 @@ impl Replica {
         }
     }
 
-    fn let_out(&self, to: NodeId, message: message::Message) {
+    fn let_out(&mut self, to: NodeId, message: message::Message) {
         if to != self.me {
             self.bridge.send(to, &message);
             return;
         }
         let from = self.me;
+        if self.level.is_some() && chain::is_own(&message) {
+            return self.enqueue(Work::Message { from, message });
+        }
         match message.asker() {
             Some(askers::CATCH_UP | askers::SWEEP) => {
                 self.locals.sync.do_send(crate::sync::FromReplica { from, message });
@@ -220,13 +237,32 @@ fn no_vote(me: NodeId, work: &Work, reason: Reason) -> Option<(NodeId, message::
             message::Message::Query(ask) => (*from, &ask.key, Round::Query(ask.ask)),
             _ => return None,
         },
-        Work::Install { .. } | Work::Part(_) => return None,
+        Work::Install { .. } | Work::Part(_) | Work::Tick | Work::Forget { .. } => return None,
     };
     Some((to, NoVote { key: key.clone(), round, reason }.into()))
 }
 
 impl Actor for Replica {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        if self.level.is_some() {
+            ctx.run_interval(chain::TICK, |replica, _| replica.enqueue(Work::Tick));
+        }
+    }
+}
+
+impl Handler<Forget> for Replica {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, Forget(node): Forget, _: &mut Context<Self>) -> Self::Result {
+        let (done, forgotten) = oneshot::channel();
+        self.enqueue_surely(Work::Forget { node, done });
+        Box::pin(async move {
+            // Err: the writer has ended, and nothing counts any more.
+            let _ = forgotten.await;
+        })
+    }
 }
 
 impl Handler<ToReplica> for Replica {
@@ -271,6 +307,10 @@ impl Handler<Committed> for Replica {
 
     fn handle(&mut self, committed: Committed, _: &mut Context<Self>) {
         self.standing = committed.standing;
+        if let Some(level) = committed.level.filter(|_| committed.level != self.level) {
+            self.level = Some(level);
+            self.locals.membership.do_send(Progress { level, copied: 0 });
+        }
         self.drain_overflow();
         for (to, message) in committed.out {
             self.let_out(to, message);

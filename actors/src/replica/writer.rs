@@ -8,21 +8,24 @@
 //!
 //! Listings and digests are answered here too, behind the commit of what came before them.
 
-use super::{Committed, Part, Replica, listing};
+use super::{Committed, Part, Replica, chain::Chains, listing};
 use crate::{
+    clock::Clock,
     node::Fatal,
     storage::{CachedStore, Durability, Store, StoreError},
 };
 use actix::Addr;
 use simpledynamo_protocol::{
+    chain::Rows,
     effect::{Effect, Effects, Write},
-    message::{Message, Reason},
+    message::{Ask, Message, Reason},
     record::{Key, Record},
     register::{
         acceptor::{Acceptor, Standing},
         digest::Digests,
     },
-    ring::{NodeId, Ring},
+    ring::{NodeId, RangeId, Ring},
+    time::Now,
 };
 use std::{
     collections::HashMap,
@@ -32,7 +35,10 @@ use std::{
     },
     thread::JoinHandle,
 };
-use tokio::sync::mpsc::{Receiver, Sender, channel, error::TrySendError};
+use tokio::sync::{
+    mpsc::{Receiver, Sender, channel, error::TrySendError},
+    oneshot,
+};
 
 /// Operations in one commit.
 pub(super) const BATCH_OPERATIONS: usize = 1_024;
@@ -69,6 +75,15 @@ pub enum Work {
     },
     /// The acceptor's part changes.
     Part(Part),
+    /// Chains: look for time-outs.
+    Tick,
+    /// A peer has lost its store: nothing that it said before counts any more.
+    Forget {
+        /// Which.
+        node: NodeId,
+        /// Told once that is so.
+        done: oneshot::Sender<()>,
+    },
 }
 
 impl Work {
@@ -79,7 +94,7 @@ impl Work {
             Work::Message { message: Message::Prepare(ask), .. } => Some(&ask.key),
             Work::Message { message: Message::Accept(ask), .. } => Some(&ask.key),
             Work::Message { message: Message::Collect(ask), .. } => Some(&ask.key),
-            Work::Message { .. } | Work::Part(_) => None,
+            Work::Message { .. } | Work::Part(_) | Work::Tick | Work::Forget { .. } => None,
         }
     }
 
@@ -89,8 +104,16 @@ impl Work {
         };
         match self {
             Work::Message { message: Message::Accept(ask), .. } => record(&ask.record),
+            Work::Message { message: Message::Forward(forward), .. } => {
+                64 + forward.record.as_ref().map_or(0, record)
+            }
+            Work::Message { message: Message::Request(request), .. } => 64 + request.command.size(),
             Work::Install { record: stored, .. } => record(stored),
-            Work::Message { .. } | Work::Begin { .. } | Work::Part(_) => 64,
+            Work::Message { .. }
+            | Work::Begin { .. }
+            | Work::Part(_)
+            | Work::Tick
+            | Work::Forget { .. } => 64,
         }
     }
 }
@@ -122,7 +145,8 @@ pub struct Shared {
 
 /// The way to the writer; bounded.
 pub struct Queue {
-    sender: Sender<Work>,
+    sender: Sender<(Now, Work)>,
+    clock: Clock,
     shared: Arc<Shared>,
 }
 
@@ -137,23 +161,72 @@ impl Queue {
             return Err(Box::new(Turned { work, reason: Reason::Overloaded }));
         }
         self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
-        self.sender.try_send(work).map_err(|turned| {
+        self.sender.try_send((self.clock.now(), work)).map_err(|turned| {
             self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            let (TrySendError::Full(work) | TrySendError::Closed(work)) = turned;
+            let (TrySendError::Full((_, work)) | TrySendError::Closed((_, work))) = turned;
             Box::new(Turned { work, reason: Reason::Overloaded })
         })
     }
 }
 
+/// What decides: the acceptor of every key's register, or the chains.
+pub enum Voice {
+    /// Quorums.
+    Acceptor(Acceptor),
+    /// Chains.
+    Chains(Box<Chains>),
+}
+
+impl Voice {
+    fn standing(&self) -> Standing {
+        match self {
+            Voice::Acceptor(acceptor) => acceptor.standing(),
+            Voice::Chains(chains) => chains.machine().standing(),
+        }
+    }
+
+    fn ceiling(&self) -> u64 {
+        match self {
+            Voice::Acceptor(acceptor) => acceptor.ceiling(),
+            Voice::Chains(chains) => chains.machine().ceiling(),
+        }
+    }
+
+    /// Tombstones up to this round may have been collected. A chain holds a tombstone everywhere
+    /// before it is old, so where one is missing it was collected.
+    fn absent_floor(&self) -> u64 {
+        match self {
+            Voice::Acceptor(acceptor) => acceptor.absent_floor(),
+            Voice::Chains(_) => u64::MAX,
+        }
+    }
+
+    fn votes(&self, range: RangeId, ask: Ask) -> bool {
+        match self {
+            Voice::Acceptor(acceptor) => acceptor.standing() == Standing::Voter,
+            Voice::Chains(chains) => chains.votes(range, ask),
+        }
+    }
+
+    fn is_level(&self) -> Option<bool> {
+        match self {
+            Voice::Acceptor(_) => None,
+            Voice::Chains(chains) => Some(chains.machine().is_level()),
+        }
+    }
+}
+
 /// The writer before its thread runs.
 pub struct Writer {
-    acceptor: Acceptor,
+    voice: Voice,
     store: Arc<CachedStore<Arc<dyn Store>>>,
     durability: Durability,
     ring: Ring,
     digests: Digests,
     shared: Arc<Shared>,
-    receiver: Receiver<Work>,
+    receiver: Receiver<(Now, Work)>,
+    /// When what is being done was handed in.
+    now: Now,
     fatal: Fatal,
     batch: Batch,
 }
@@ -176,6 +249,8 @@ struct Batch {
     /// Questions that must see the commit.
     reads: Vec<(NodeId, Message)>,
     operations: u64,
+    /// Who waits until something was forgotten.
+    forgotten: Vec<oneshot::Sender<()>>,
 }
 
 impl Writer {
@@ -184,10 +259,11 @@ impl Writer {
     /// # Errors
     /// The store's.
     pub fn new(
-        acceptor: Acceptor,
+        voice: Voice,
         store: Arc<CachedStore<Arc<dyn Store>>>,
         durability: Durability,
         ring: Ring,
+        clock: Clock,
         fatal: Fatal,
     ) -> Result<(Writer, Queue, Arc<Shared>), StoreError> {
         let mut digests = Digests::new(ring.clone());
@@ -197,16 +273,17 @@ impl Writer {
         })?;
         let shared = Arc::new(Shared::default());
         let (sender, receiver) = channel(QUEUE_OPERATIONS);
-        let queue = Queue { sender, shared: shared.clone() };
+        let queue = Queue { sender, clock, shared: shared.clone() };
         let batch = Batch::default();
         let writer = Writer {
-            acceptor,
+            voice,
             store,
             durability,
             ring,
             digests,
             shared: shared.clone(),
             receiver,
+            now: Now::default(),
             fatal,
             batch,
         };
@@ -250,10 +327,11 @@ impl Writer {
     }
 
     /// Takes one batch out of the queue; the acceptor decides.
-    fn gather(&mut self, first: Work) -> Result<(), StoreError> {
+    fn gather(&mut self, first: (Now, Work)) -> Result<(), StoreError> {
         let (mut operations, mut bytes) = (0, 0);
         let mut next = Some(first);
-        while let Some(work) = next.take() {
+        while let Some((now, work)) = next.take() {
+            self.now = now;
             let size = work.bytes();
             self.shared.waiting.fetch_sub(size, Ordering::Relaxed);
             (operations, bytes) = (operations + 1, bytes + size);
@@ -262,6 +340,7 @@ impl Writer {
                 next = self.receiver.try_recv().ok();
             }
         }
+        self.with_chains(|chains, now, rows, effects| chains.flush(now, rows, effects))?;
         self.batch.operations = operations as u64;
         Ok(())
     }
@@ -276,23 +355,107 @@ impl Writer {
             }
         }
         let out = std::mem::take(&mut self.batch.out);
-        replica.do_send(Committed { out, standing: self.acceptor.standing() });
+        let (standing, level) = (self.voice.standing(), self.voice.is_level());
+        replica.do_send(Committed { out, standing, level });
+        for done in std::mem::take(&mut self.batch.forgotten) {
+            // Who waited may be gone.
+            let _ = done.send(());
+        }
         Ok(())
+    }
+
+    /// Lets the chains do something; their writes go to the batch and its overlay.
+    fn with_chains(
+        &mut self,
+        act: impl FnOnce(&mut Chains, Now, Rows<'_>, &mut Effects),
+    ) -> Result<(), StoreError> {
+        let Voice::Chains(chains) = &mut self.voice else { return Ok(()) };
+        let mut effects = std::mem::take(&mut self.batch.effects);
+        let (overlay, store) = (&self.batch.overlay, &self.store);
+        let mut failed = None;
+        let mut rows = |key: &Key| match overlay.get(key) {
+            Some(change) => change.new.as_deref().cloned(),
+            None => store
+                .read(key)
+                .unwrap_or_else(|error| {
+                    failed = Some(error);
+                    None
+                })
+                .as_deref()
+                .cloned(),
+        };
+        act(chains, self.now, &mut rows, &mut effects);
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Persist(write) => {
+                    if let Write::Seat(range, seat) = &write {
+                        log::info!("range {}: the chain is {}", range.0, seat.config);
+                    }
+                    let stored = match &write {
+                        Write::Put(key, _) | Write::Remove(key)
+                            if !self.batch.overlay.contains_key(key) =>
+                        {
+                            self.store.read(key)?
+                        }
+                        _ => None,
+                    };
+                    self.batch.persist(write, stored.as_ref());
+                }
+                Effect::Send { to, message } => self.batch.out.push((to, message)),
+                // Chains begin their ballots themselves.
+                Effect::Begin { .. } => {}
+            }
+        }
+        self.batch.effects = effects;
+        Ok(())
+    }
+
+    fn step_chains(&mut self, work: Work) -> Result<(), StoreError> {
+        match work {
+            Work::Message { from, message } => match message {
+                Message::AskDigests(_) | Message::AskList(_) | Message::Fetch(_) => {
+                    self.batch.reads.push((from, message));
+                    Ok(())
+                }
+                message => self.with_chains(|chains, now, rows, effects| {
+                    chains.message(now, from, message, rows, effects);
+                }),
+            },
+            Work::Part(part) => {
+                self.with_chains(|chains, now, _, effects| chains.part(now, part, effects))
+            }
+            Work::Tick => {
+                self.with_chains(|chains, now, rows, effects| chains.tick(now, rows, effects))
+            }
+            Work::Forget { node, done } => {
+                self.batch.forgotten.push(done);
+                self.with_chains(|chains, _, _, _| chains.forget(node))
+            }
+            Work::Begin { .. } | Work::Install { .. } => Ok(()),
+        }
     }
 
     /// The acceptor decides; its writes go to the batch and its overlay.
     fn step(&mut self, work: Work) -> Result<(), StoreError> {
+        if matches!(self.voice, Voice::Chains(_)) {
+            return self.step_chains(work);
+        }
         let Some(key) = work.key().cloned() else { return self.step_without_key(work) };
         let stored = match self.batch.overlay.get(&key) {
             Some(change) => change.new.clone(),
             None => self.store.read(&key)?,
         };
         let mut effects = std::mem::take(&mut self.batch.effects);
-        let (acceptor, held) = (&mut self.acceptor, stored.as_deref());
+        let (Voice::Acceptor(acceptor), held) = (&mut self.voice, stored.as_deref()) else {
+            return Ok(());
+        };
         match work {
             Work::Begin { key, above } => acceptor.begin(&key, above, held, &mut effects),
             Work::Install { key, record } => acceptor.install(key, record, held, &mut effects),
-            Work::Part(_) => {}
+            Work::Part(_) | Work::Tick | Work::Forget { .. } => {}
             Work::Message { from, message } => match message {
                 Message::Prepare(ask) => acceptor.prepare(from, &ask, held, &mut effects),
                 Message::Accept(ask) => acceptor.accept(from, ask, held, &mut effects),
@@ -307,11 +470,14 @@ impl Writer {
 
     fn step_without_key(&mut self, work: Work) -> Result<(), StoreError> {
         let mut effects = Effects::new();
+        let Voice::Acceptor(acceptor) = &mut self.voice else { return Ok(()) };
         match work {
-            Work::Part(Part::Learn { ceiling }) => self.acceptor.learn(ceiling, &mut effects),
-            Work::Part(Part::Vote) => self.acceptor.vote(),
+            Work::Part(Part::Learn { ceiling }) => acceptor.learn(ceiling, &mut effects),
+            Work::Part(Part::Vote) => acceptor.vote(),
             Work::Message { from, message } => self.batch.reads.push((from, message)),
-            Work::Begin { .. } | Work::Install { .. } => {}
+            // Its coordinators were told.
+            Work::Forget { done, .. } => self.batch.forgotten.push(done),
+            Work::Begin { .. } | Work::Install { .. } | Work::Tick => {}
         }
         self.batch.take(&mut effects, None);
         Ok(())
@@ -336,26 +502,30 @@ impl Writer {
 
     fn publish(&self) {
         let (rows, live) = self.digests.totals();
-        self.shared.ceiling.store(self.acceptor.ceiling(), Ordering::SeqCst);
+        self.shared.ceiling.store(self.voice.ceiling(), Ordering::SeqCst);
         self.shared.rows.store(rows, Ordering::Relaxed);
         self.shared.live.store(live, Ordering::Relaxed);
     }
 
     fn read(&mut self, from: NodeId, message: Message) -> Result<Option<Message>, StoreError> {
-        let votes = self.acceptor.standing() == Standing::Voter;
         match message {
             Message::Query(ask) => {
+                let Voice::Acceptor(acceptor) = &self.voice else { return Ok(None) };
                 let stored = self.store.read(&ask.key)?;
-                self.acceptor.query(from, &ask, stored.as_deref(), &mut self.batch.effects);
+                acceptor.query(from, &ask, stored.as_deref(), &mut self.batch.effects);
                 Ok(self.batch.effects.pop().and_then(|effect| match effect {
                     Effect::Send { message, .. } => Some(message),
                     Effect::Persist(_) | Effect::Begin { .. } => None,
                 }))
             }
-            Message::AskDigests(ask) => Ok(listing::digests(&self.digests, &ask, votes)),
+            Message::AskDigests(ask) => {
+                let votes = self.voice.votes(ask.range, ask.ask);
+                Ok(listing::digests(&self.digests, &ask, votes))
+            }
             Message::AskList(ask) => {
-                listing::list(&self.store, &self.ring, &ask, votes, self.acceptor.absent_floor())
-                    .map(Some)
+                let votes = self.voice.votes(ask.range, ask.ask);
+                let floor = self.voice.absent_floor();
+                listing::list(&self.store, &self.ring, &ask, votes, floor).map(Some)
             }
             Message::Fetch(ask) => listing::fetch(&self.store, &ask).map(Some),
             other => {
@@ -383,7 +553,7 @@ impl Batch {
         let change = match &write {
             Write::Put(key, record) => Some((key, Some(Arc::new(record.clone())))),
             Write::Remove(key) => Some((key, None)),
-            Write::Ceiling(_) | Write::AbsentFloor(_) => None,
+            Write::Ceiling(_) | Write::AbsentFloor(_) | Write::Config(..) | Write::Seat(..) => None,
         };
         if let Some((key, new)) = change {
             let unchanged = || Change { old: stored.cloned(), new: None };

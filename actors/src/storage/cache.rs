@@ -17,6 +17,7 @@ use quick_cache::{
     sync::{Cache, DefaultLifecycle, GuardResult},
 };
 use simpledynamo_protocol::{
+    chain,
     effect::Write,
     message::Row,
     record::{Key, Record},
@@ -203,7 +204,8 @@ impl<S: Store> Store for CachedStore<S> {
             match write {
                 Write::Put(key, record) => self.cache.put(key, Some(Arc::new(record.clone()))),
                 Write::Remove(key) => self.cache.put(key, None),
-                Write::Ceiling(_) | Write::AbsentFloor(_) => {}
+                Write::Ceiling(_) | Write::AbsentFloor(_) | Write::Config(..) | Write::Seat(..) => {
+                }
             }
         }
         Ok(())
@@ -229,6 +231,10 @@ impl<S: Store> Store for CachedStore<S> {
 
     fn meta(&self) -> Result<Meta, StoreError> {
         self.store.meta()
+    }
+
+    fn chains(&self) -> Result<chain::Kept, StoreError> {
+        self.store.chains()
     }
 }
 

@@ -14,11 +14,12 @@
 //! loss tore apart in the middle looks like damage: such a node starts as a learner.
 
 use super::{
-    DataDir, Durability, Meta, Store, StoreError, directory, journal,
+    DataDir, Durability, Meta, Store, StoreError, chain_row, directory, journal,
     row::{self, ABSENT_FLOOR, CEILING, Damage},
 };
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable};
 use simpledynamo_protocol::{
+    chain,
     effect::Write,
     message::Row,
     record::{Key, Record},
@@ -153,6 +154,18 @@ impl EngineStore {
                     let value = row::encode_number(ABSENT_FLOOR, *round);
                     rows.insert(ABSENT_FLOOR.to_vec(), Some(value));
                 }
+                Write::Config(range, record) => {
+                    let row_key = chain_row::row_key(chain_row::CONFIG, *range);
+                    let value = chain_row::encode(&row_key, record);
+                    let value = value.map_err(|damage| self.damage(&row_key, damage))?;
+                    rows.insert(row_key, Some(value));
+                }
+                Write::Seat(range, seat) => {
+                    let row_key = chain_row::row_key(chain_row::SEAT, *range);
+                    let value = chain_row::encode(&row_key, seat);
+                    let value = value.map_err(|damage| self.damage(&row_key, damage))?;
+                    rows.insert(row_key, Some(value));
+                }
             }
         }
         Ok(rows)
@@ -233,6 +246,19 @@ impl Store for EngineStore {
 
     fn meta(&self) -> Result<Meta, StoreError> {
         Ok(Meta { ceiling: self.number(CEILING)?, absent_floor: self.number(ABSENT_FLOOR)? })
+    }
+
+    fn chains(&self) -> Result<chain::Kept, StoreError> {
+        let mut kept = chain::Kept::default();
+        for name in [chain_row::CONFIG, chain_row::SEAT] {
+            let (first, end) = chain_row::row_range(name);
+            for entry in self.database.snapshot().range(&self.rows, first..end) {
+                let (row_key, value) = entry.into_inner().map_err(|e| self.error("read", e))?;
+                chain_row::add(&mut kept, &row_key, &value)
+                    .map_err(|damage| self.damage(&row_key, damage))?;
+            }
+        }
+        Ok(kept)
     }
 }
 

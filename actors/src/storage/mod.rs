@@ -20,6 +20,7 @@
 
 mod accept_loss;
 mod cache;
+mod chain_row;
 mod directory;
 mod engine;
 mod error;
@@ -45,6 +46,7 @@ pub use row::{fuzz, fuzz_seed};
 pub use volatile::{CommitFault, VolatileStore};
 
 use simpledynamo_protocol::{
+    chain,
     effect::Write,
     message::Row,
     record::{Key, Record},
@@ -105,6 +107,12 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::Corrupt`] where a row is damaged.
     fn meta(&self) -> Result<Meta, StoreError>;
+
+    /// The node's places in chains; empty where none was ever committed.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] where a row is damaged.
+    fn chains(&self) -> Result<chain::Kept, StoreError>;
 }
 
 impl<S: Store + ?Sized> Store for Arc<S> {
@@ -136,5 +144,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn meta(&self) -> Result<Meta, StoreError> {
         (**self).meta()
+    }
+
+    fn chains(&self) -> Result<chain::Kept, StoreError> {
+        (**self).chains()
     }
 }

@@ -165,7 +165,7 @@ enum ListedDatum<'a> {
 }
 
 /// Writes the checksum into the four bytes after the format.
-fn seal(row_key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
+pub(super) fn seal(row_key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
     let (format, body) = (value.first().copied().unwrap_or(0), value.get(5..).unwrap_or_default());
     let sum = checksum(row_key, format, body).to_be_bytes();
     if let Some(place) = value.get_mut(1..5) {
@@ -175,7 +175,7 @@ fn seal(row_key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
 }
 
 /// The format and the bytes after the checksum, where that is right.
-fn checked<'a>(row_key: &[u8], value: &'a [u8]) -> Result<(u8, &'a [u8]), Damage> {
+pub(super) fn checked<'a>(row_key: &[u8], value: &'a [u8]) -> Result<(u8, &'a [u8]), Damage> {
     let [format, a, b, c, d, body @ ..] = value else { return Err("the row is too short") };
     if checksum(row_key, *format, body) == u32::from_be_bytes([*a, *b, *c, *d]) {
         Ok((*format, body))

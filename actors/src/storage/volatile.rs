@@ -7,10 +7,11 @@
 
 use super::{Durability, Meta, Store, StoreError, row};
 use simpledynamo_protocol::{
+    chain::{self, config::Seat},
     effect::Write,
     message::Row,
     record::{Datum, Key, Record},
-    ring::Position,
+    ring::{Position, RangeId},
 };
 use std::{
     collections::BTreeMap,
@@ -35,12 +36,15 @@ type Place = (u64, Key);
 enum Undo {
     Row(Place, Option<Record>),
     Meta(Meta),
+    Config(RangeId, Option<Record>),
+    Seat(RangeId, Option<Seat>),
 }
 
 #[derive(Debug, Default)]
 struct Disk {
     rows: BTreeMap<Place, Record>,
     meta: Meta,
+    chains: chain::Kept,
     /// What to put back, in reverse, if unsynced commits are lost.
     unsynced: Vec<Undo>,
     fault: Option<CommitFault>,
@@ -118,6 +122,12 @@ impl Disk {
                 self.meta.absent_floor = *round;
                 Undo::Meta(old)
             }
+            Write::Config(range, record) => {
+                Undo::Config(*range, self.chains.configs.insert(*range, record.clone()))
+            }
+            Write::Seat(range, seat) => {
+                Undo::Seat(*range, self.chains.seats.insert(*range, seat.clone()))
+            }
         };
         self.unsynced.push(undo);
     }
@@ -131,6 +141,18 @@ impl Disk {
                 self.rows.remove(&place);
             }
             Undo::Meta(meta) => self.meta = meta,
+            Undo::Config(range, Some(record)) => {
+                self.chains.configs.insert(range, record);
+            }
+            Undo::Config(range, None) => {
+                self.chains.configs.remove(&range);
+            }
+            Undo::Seat(range, Some(seat)) => {
+                self.chains.seats.insert(range, seat);
+            }
+            Undo::Seat(range, None) => {
+                self.chains.seats.remove(&range);
+            }
         }
     }
 }
@@ -153,7 +175,8 @@ impl Store for VolatileStore {
         for write in batch {
             match write {
                 Write::Put(key, _) | Write::Remove(key) => row::check_key(key)?,
-                Write::Ceiling(_) | Write::AbsentFloor(_) => {}
+                Write::Ceiling(_) | Write::AbsentFloor(_) | Write::Config(..) | Write::Seat(..) => {
+                }
             }
         }
         let mut disk = self.disk();
@@ -205,5 +228,9 @@ impl Store for VolatileStore {
 
     fn meta(&self) -> Result<Meta, StoreError> {
         Ok(self.disk().meta)
+    }
+
+    fn chains(&self) -> Result<chain::Kept, StoreError> {
+        Ok(self.disk().chains.clone())
     }
 }

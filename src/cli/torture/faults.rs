@@ -9,24 +9,20 @@
 //! - `delay`: every chunk between the node and the others comes later
 //! - `cut`: the node's peer connections are closed, and new ones at once
 
-use super::{
-    super::Failure,
-    Shared,
-    chance::Chance,
-    proxy::Flow,
-    ring::{Ring, Ways},
-};
+use super::{super::Failure, Shared};
+use crate::processes::{fleet::Fleet, proxy::Flow};
 use clap::ValueEnum;
 use nix::sys::signal::Signal;
-use std::{fmt, time::Duration};
+use simpledynamo_actors::harness::{Rng, ms};
+use std::{fmt, ops::Range, time::Duration};
 use tokio::time::sleep;
 
-/// How long the ring is left alone between two faults, milliseconds.
-const CALM: (u64, u64) = (200, 1_000);
-/// How long a fault lasts, milliseconds: below and above time-outs, deadline and reconnects.
-const LASTS: (u64, u64) = (200, 3_500);
-/// By how much a delayed chunk is late, milliseconds: below and above the request time-out.
-const LATE: (u64, u64) = (5, 150);
+/// How long the ring is left alone between two faults.
+const CALM: Range<Duration> = ms(200)..ms(1_000);
+/// How long a fault lasts: below and above time-outs, deadline and reconnects.
+const LASTS: Range<Duration> = ms(200)..ms(3_500);
+/// By how much a delayed chunk is late: below and above the request time-out.
+const LATE: Range<Duration> = ms(5)..ms(150);
 /// How often it is looked whether the run ends.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -43,6 +39,17 @@ pub(super) enum Kind {
     Delay,
     /// Peer connections are closed again and again.
     Cut,
+}
+
+/// Which directions between one node and all others a fault has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ways {
+    /// From the node and to it.
+    Both,
+    /// Only what the node says.
+    Out,
+    /// Only what it is told.
+    In,
 }
 
 /// One fault.
@@ -91,14 +98,14 @@ impl fmt::Display for Fault {
 /// Disturbs the ring until the time is over and each fault has come once, or the run is stopped.
 pub(super) async fn conduct(
     shared: &Shared,
-    ring: &mut Ring,
+    ring: &mut Fleet,
     kinds: &[Kind],
 ) -> Result<(), Failure> {
-    let mut chance = Chance(shared.seed);
+    let mut rng = Rng::new(shared.seed, 0);
     let mut bag = Vec::new();
     let mut first = true;
     while shared.running() {
-        wait(shared, chance.millis(CALM.0, CALM.1)).await;
+        wait(shared, rng.span(&CALM)).await;
         if bag.is_empty() {
             bag = Fault::of(kinds);
         }
@@ -109,12 +116,12 @@ pub(super) async fn conduct(
         if bag.is_empty() {
             continue;
         }
-        let fault = bag.swap_remove(chance.index(bag.len()));
+        let fault = bag.swap_remove(index(&mut rng, bag.len()));
         first = first && !bag.is_empty();
-        let node = chance.index(shared.doors.len());
+        let node = index(&mut rng, shared.doors.len());
         ring.living()?;
         shared.disturb(node, fault)?;
-        strike(shared, ring, node, fault, &mut chance).await?;
+        strike(shared, ring, node, fault, &mut rng).await?;
         ring.ready(node).await?;
         shared.calm(node)?;
     }
@@ -124,13 +131,13 @@ pub(super) async fn conduct(
 /// A fault from its beginning to its end.
 async fn strike(
     shared: &Shared,
-    ring: &mut Ring,
+    ring: &mut Fleet,
     node: usize,
     fault: Fault,
-    chance: &mut Chance,
+    rng: &mut Rng,
 ) -> Result<(), Failure> {
-    let lasts = chance.millis(LASTS.0, LASTS.1);
-    let late = chance.millis(LATE.0, LATE.1);
+    let lasts = rng.span(&LASTS);
+    let late = rng.span(&LATE);
     match fault {
         Fault::Kill => {
             ring.kill(node)?;
@@ -144,16 +151,29 @@ async fn strike(
         }
         Fault::Partition(_) | Fault::Delay | Fault::Cut => {
             let (ways, flow) = match fault {
-                Fault::Partition(ways) => (ways, Flow::Held),
-                Fault::Delay => (Ways::Both, Flow::Late(late)),
-                _ => (Ways::Both, Flow::Cut),
+                Fault::Partition(ways) => (ways, Flow::HELD),
+                Fault::Delay => (Ways::Both, Flow { late: late..late, ..Flow::OPEN }),
+                _ => (Ways::Both, Flow::CUT),
             };
-            ring.flow(node, ways, flow);
+            let nodes = shared.doors.len();
+            for other in (0..nodes).filter(|other| *other != node) {
+                if ways != Ways::In {
+                    ring.flow(node, other, |of| *of = flow.clone());
+                }
+                if ways != Ways::Out {
+                    ring.flow(other, node, |of| *of = flow.clone());
+                }
+            }
             wait(shared, lasts).await;
-            ring.flow(node, Ways::Both, Flow::Open);
+            ring.flow_all(|of| *of = Flow::OPEN);
             Ok(())
         }
     }
+}
+
+/// An index below `length`.
+fn index(rng: &mut Rng, length: usize) -> usize {
+    usize::try_from(rng.below(length as u64)).unwrap_or(0)
 }
 
 /// Waits, unless the run ends before.

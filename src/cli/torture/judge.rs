@@ -100,7 +100,7 @@ async fn last_reads(
             if !reader.connected().await {
                 break;
             }
-            let operation = reader.perform(key(slice.number, index), Command::Get).await;
+            let operation = reader.perform(key(slice.number, index).0, Command::Get).await;
             shared.slices.borrow_mut().note(&operation)?;
             answered = matches!(operation.outcome, Outcome::Reply(_));
             slice.operations.push(operation);
@@ -134,7 +134,7 @@ pub(super) async fn compare(shared: &Shared, slices: u32) -> Result<(usize, Vec<
     let end = Instant::now() + PATIENCE;
     for slice in slices.saturating_sub(SLICES_COMPARED)..slices {
         for index in 0..shared.keys {
-            let key = key(slice, index);
+            let (key, _) = key(slice, index);
             let seen = loop {
                 let mut seen: Vec<Reply> = Vec::new();
                 for id in shared.ring.replicas_of(&key) {

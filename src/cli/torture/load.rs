@@ -4,22 +4,19 @@
 //! told that nothing could be done, and now and then to any node, so that all five have clients
 //! again after a fault. A lost connection, or no answer in time, is an unknown outcome.
 //!
-//! Keys are of three kinds, so that replies say much about the state; every value written blindly is
+//! What they ask is the harness's own mix: counters and texts, and every value written blindly is
 //! written once only. An error, or a lost connection, is expected only of a node that was disturbed
 //! at some time of the operation.
 
-use super::{
-    super::client::{Client, Reply as Answer},
-    Shared,
-    chance::Chance,
-    slices::key,
-};
+use super::{super::client::Client, Shared, slices::key};
+use crate::processes::words::{spell, understand};
+use simpledynamo_actors::harness::{Asker, Mix, Rng};
 use simpledynamo_protocol::{
-    command::{Command, Condition, Expiry, Reply},
+    command::{Command, Condition, Reply},
     history::{Operation, Outcome},
-    record::{Key, Value},
+    record::Key,
 };
-use std::{collections::VecDeque, io, rc::Rc, time::Duration};
+use std::{io, rc::Rc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// How long a client waits for an answer beyond the cluster's deadline.
@@ -28,47 +25,60 @@ const SPARE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
 /// A client changes its node once in so many operations.
 const CHANGE_ONE_IN: u64 = 200;
-/// Values seen that conditions are made of.
-const SEEN_MAX: usize = 50;
 
 /// A client.
 pub(super) struct Worker {
-    id: u32,
+    asker: Asker,
     node: usize,
     shared: Rc<Shared>,
     connection: Option<Client>,
-    chance: Chance,
-    written: u64,
-    seen: VecDeque<(Key, Value)>,
+    rng: Rng,
 }
 
 impl Worker {
     /// Client `id`, which begins at some node.
     pub(super) fn new(id: u32, shared: Rc<Shared>) -> Worker {
-        let chance = Chance(shared.seed ^ (u64::from(id) << 32));
+        let rng = Rng::new(shared.seed, u64::from(id) + 1);
         let node = usize::try_from(id).unwrap_or(0) % shared.doors.len();
-        Worker { id, node, shared, connection: None, chance, written: 0, seen: VecDeque::new() }
+        Worker { asker: Asker::new(id), node, shared, connection: None, rng }
     }
 
     /// Works until it is told to stop.
     pub(super) async fn work(mut self) {
+        let mix = Mix::default();
         while self.shared.running() && self.connected().await {
             let slice = self.shared.slices.borrow_mut().begin();
-            let key = key(slice, self.chance.index(self.shared.keys));
-            let command = self.any_command(&key);
-            let operation = self.perform(key, command).await;
-            if let Outcome::Reply(Reply::Bulk(value)) = &operation.outcome {
-                self.seen.push_front((operation.key.clone(), value.clone()));
-                self.seen.truncate(SEEN_MAX);
-            }
+            let index = usize::try_from(self.rng.below(self.shared.keys as u64)).unwrap_or(0);
+            let (key, counts) = key(slice, index);
+            let command = self.asker.command(&key, counts, &mix, &mut self.rng);
+            let operation = match self.lost(&key, &command) {
+                Some(lost) => lost,
+                None => self.perform(key, command).await,
+            };
+            self.asker.saw(&operation.key, &operation.outcome);
             let noted = self.shared.slices.borrow_mut().end(slice, operation);
             if let Err(failure) = noted {
                 self.shared.fail(failure);
             }
-            if self.chance.below(CHANGE_ONE_IN) == 0 {
-                self.go_to(self.chance.0 as usize);
+            if self.rng.below(CHANGE_ONE_IN) == 0 {
+                let node = self.rng.below(self.shared.doors.len() as u64);
+                self.go_to(usize::try_from(node).unwrap_or(0));
             }
         }
+    }
+
+    /// A write that is acknowledged and never sent, where a test of the judge wants it so.
+    fn lost(&mut self, key: &Key, command: &Command) -> Option<Operation> {
+        let unconditional = matches!(command, Command::Set { condition: Condition::Always, .. });
+        let one_in = self.shared.lose_one_in.filter(|_| unconditional)?;
+        (self.rng.below(one_in) == 0).then(|| Operation {
+            client: self.asker.id,
+            key: key.clone(),
+            command: command.clone(),
+            call: self.shared.now(),
+            returned: Some(self.shared.now()),
+            outcome: Outcome::Reply(Reply::Ok),
+        })
     }
 
     /// Talks to another node from now on.
@@ -109,13 +119,15 @@ impl Worker {
     pub(super) async fn perform(&mut self, key: Key, command: Command) -> Operation {
         let shared = Rc::clone(&self.shared);
         let before = shared.standing(self.node);
-        let words = spell(&key, &command);
-        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
         let patience = shared.cluster.deadline + SPARE;
         let (began, call) = (Instant::now(), shared.now());
-        let answer = match &mut self.connection {
-            Some(client) => client.call(&words, patience).await,
-            None => Err(io::ErrorKind::NotConnected.into()),
+        let answer = match (&mut self.connection, spell(&key, &command)) {
+            (Some(client), Ok(words)) => {
+                let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+                client.call(&words, patience).await
+            }
+            (None, _) => Err(io::ErrorKind::NotConnected.into()),
+            (_, Err(error)) => Err(error),
         };
         let at = shared.now();
         let (outcome, error) = understand(answer);
@@ -132,104 +144,6 @@ impl Worker {
                 .error(text, excused && !matches!(outcome, Outcome::Reply(_)));
         }
         let returned = Some(at).filter(|_| outcome != Outcome::Unknown);
-        Operation { client: self.id, key, command, call, returned, outcome }
-    }
-
-    /// A value nobody else writes: digits, so that numbers can be set to it.
-    fn fresh(&mut self) -> String {
-        self.written += 1;
-        format!("{}{:07}", self.id + 100, self.written)
-    }
-
-    /// Any operation that suits the kind of key.
-    fn any_command(&mut self, key: &Key) -> Command {
-        let fresh = self.fresh();
-        let set = |condition| Command::Set {
-            value: fresh.as_str().into(),
-            condition,
-            expiry: Expiry::Clear,
-            get: false,
-        };
-        match (key.first(), self.chance.below(20)) {
-            (_, 0..8) => Command::Get,
-            (_, 8) => Command::Del,
-            (Some(b'r'), 9..14) => {
-                let seen = self.seen.iter().find(|(of, _)| of == key);
-                set(seen
-                    .map_or(Condition::IfAbsent, |(_, value)| Condition::IfEquals(value.clone())))
-            }
-            (Some(b'n'), 9..17) => Command::IncrBy(1),
-            (Some(b'l'), _) => Command::Append(fresh.as_str().into()),
-            _ => set(Condition::Always),
-        }
-    }
-}
-
-/// The command as clients send it; the load has no others.
-fn spell(key: &Key, command: &Command) -> Vec<Vec<u8>> {
-    let mut words: Vec<Vec<u8>> = vec![command.name().into(), key.to_vec()];
-    match command {
-        Command::IncrBy(by) => words.push(by.to_string().into()),
-        Command::Append(value) => words.push(value.to_vec()),
-        Command::Set { value, condition, .. } => {
-            words.push(value.to_vec());
-            match condition {
-                Condition::Always => {}
-                Condition::IfAbsent => words.push("NX".into()),
-                Condition::IfPresent => words.push("XX".into()),
-                Condition::IfEquals(old) => words.extend(["IFEQ".into(), old.to_vec()]),
-            }
-        }
-        _ => {}
-    }
-    words
-}
-
-/// What an answer says about the outcome, and the error's text where it is one.
-fn understand(answer: io::Result<Answer>) -> (Outcome, Option<String>) {
-    let reply = match answer {
-        Ok(Answer::Simple(text)) if text == "OK" => Reply::Ok,
-        Ok(Answer::Simple(text)) => Reply::Status(text),
-        Ok(Answer::Integer(number)) => Reply::Int(number),
-        Ok(Answer::Bulk(Some(bytes))) => Reply::Bulk(bytes.into()),
-        Ok(Answer::Bulk(None)) => Reply::Nil,
-        Ok(Answer::Error(text)) => {
-            let code = text.split(' ').next().unwrap_or_default();
-            let outcome = match code {
-                "NOQUORUM" | "BUSY" | "LOADING" => Outcome::NotApplied,
-                "UNKNOWN" => Outcome::Unknown,
-                _ => Outcome::Reply(Reply::Error(text.clone())),
-            };
-            return (outcome, Some(without_id(&text)));
-        }
-        Ok(Answer::Array(_)) => return (Outcome::Unknown, Some("an array as answer".to_owned())),
-        Err(error) => return (Outcome::Unknown, Some(format!("connection: {error}"))),
-    };
-    (Outcome::Reply(reply), None)
-}
-
-/// An error's text without the operation's id, so that equal errors count together.
-fn without_id(text: &str) -> String {
-    let is_id =
-        |word: &&str| word.split('-').all(|part| part.bytes().all(|byte| byte.is_ascii_digit()));
-    text.split(' ').filter(|word| !is_id(word)).collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_say_what_is_known() {
-        let outcome = |text: &str| understand(Ok(Answer::Error(text.to_owned())));
-        let (no, text) = outcome("NOQUORUM 5554-17-203 not applied: too few");
-        assert_eq!(
-            (no, text.as_deref()),
-            (Outcome::NotApplied, Some("NOQUORUM not applied: too few"))
-        );
-        assert_eq!(outcome("UNKNOWN 5554-17-203 x").0, Outcome::Unknown);
-        assert!(matches!(outcome("ERR x").0, Outcome::Reply(Reply::Error(_))));
-        let lost = understand(Err(io::ErrorKind::UnexpectedEof.into()));
-        assert_eq!(lost.0, Outcome::Unknown);
+        Operation { client: self.asker.id, key, command, call, returned, outcome }
     }
 }

@@ -8,8 +8,6 @@
 //!
 //! | module | its one duty |
 //! |---|---|
-//! | `ring` | directory, ports, configurations, processes |
-//! | `proxy` | the bytes of each directed peer link |
 //! | `faults` | which node suffers what, when |
 //! | `load` | clients, and what they were told |
 //! | `slices` | the history, in parts of bounded size |
@@ -20,22 +18,22 @@
 //! machine's other work interleave: a second run of a seed is another run. Clients, proxies and nodes
 //! share this machine, so its times are upper bounds. Clocks and disks are left alone.
 
-mod chance;
 mod faults;
 mod figures;
 mod judge;
 mod load;
-mod proxy;
-mod ring;
 mod slices;
 
 use super::{Failure, out, up::StopSignals};
-use crate::config::Cluster;
-use clap::Args;
+use crate::{
+    config::Cluster,
+    processes::fleet::{Fleet, IDS, Plan},
+};
+use clap::{Args, ValueEnum};
 use faults::{Fault, Kind};
 use figures::Figures;
+use judge::Judged;
 use load::Worker;
-use ring::{Ring, faults_file};
 use simpledynamo_protocol::record::Key;
 use slices::{SLICE_OPERATIONS, Slice, Slices, WAITING_MAX};
 use std::{
@@ -79,6 +77,9 @@ pub(super) struct TortureArguments {
     /// Decides faults and operations; by default another each time, and printed.
     #[arg(long)]
     seed: Option<u64>,
+    /// How the nodes of a key agree.
+    #[arg(long, value_enum, default_value = "quorum")]
+    replication: Strategy,
     /// Write every operation to FILE, a line of JSON each.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -90,6 +91,30 @@ pub(super) struct TortureArguments {
         default_value = "kill,pause,partition,delay,cut"
     )]
     faults: Vec<Kind>,
+    /// For tests of the judge, in debug builds only: one in N writes is acknowledged and never sent,
+    /// as by a ring that loses what it has acknowledged.
+    #[cfg(debug_assertions)]
+    #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    lose_one_in: Option<u64>,
+}
+
+/// What may be asked for with `--replication`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Strategy {
+    /// Any replica coordinates, a majority decides.
+    Quorum,
+    /// Writes enter at the head of a chain, reads go to its tail.
+    Chain,
+}
+
+impl TortureArguments {
+    /// How seldom a write is lost on purpose; none where it is not a test of the judge.
+    fn lose_one_in(&self) -> Option<u64> {
+        #[cfg(debug_assertions)]
+        return self.lose_one_in;
+        #[cfg(not(debug_assertions))]
+        None
+    }
 }
 
 fn minutes(text: &str) -> Result<Duration, String> {
@@ -111,6 +136,7 @@ struct Shared {
     seed: u64,
     clients: u32,
     keys: usize,
+    lose_one_in: Option<u64>,
     cluster: Rc<Cluster>,
     ring: simpledynamo_protocol::ring::Ring,
     dir: PathBuf,
@@ -196,7 +222,7 @@ impl Shared {
         door.disturbed.set(disturbed);
         door.changes.set(door.changes.get() + 1);
         let text = format!("{}: {what}", described.id);
-        let file = faults_file(&self.dir);
+        let file = self.dir.join("faults.txt");
         let mut file = OpenOptions::new().create(true).append(true).open(file)?;
         writeln!(file, "{:>12} µs  {text}", self.now())?;
         self.now_at.replace(text);
@@ -212,8 +238,16 @@ pub(super) async fn run(arguments: &TortureArguments) -> Result<(), Failure> {
 /// A session from its directory to its end, however it ends.
 async fn supervise(arguments: &TortureArguments) -> Result<(), Failure> {
     let mut signals = StopSignals::new()?;
-    let mut ring = Ring::new()?;
-    let end = match share(arguments, &ring) {
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros());
+    let seed = arguments.seed.unwrap_or_else(|| u64::try_from(clock() % 1_000_000).unwrap_or(0));
+    let program = std::env::current_exe()?;
+    let settings = match arguments.replication {
+        Strategy::Quorum => String::new(),
+        Strategy::Chain => "replication = \"chain\"\n".to_owned(),
+    };
+    let (name, ids) = ("torture", IDS.to_vec());
+    let mut ring = Fleet::new(Plan { name, program, ids, settings, seed })?;
+    let end = match share(arguments, seed, &ring) {
         Ok((shared, complete)) => {
             let end = tokio::select! {
                 end = session(&shared, &mut ring, arguments, complete) => Some(end),
@@ -242,10 +276,9 @@ async fn supervise(arguments: &TortureArguments) -> Result<(), Failure> {
 
 fn share(
     arguments: &TortureArguments,
-    ring: &Ring,
+    seed: u64,
+    ring: &Fleet,
 ) -> Result<(Rc<Shared>, mpsc::Receiver<Slice>), Failure> {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros());
-    let seed = arguments.seed.unwrap_or_else(|| u64::try_from(clock() % 1_000_000).unwrap_or(0));
     let (sender, complete) = mpsc::channel(WAITING_MAX);
     let nodes = ring.cluster.nodes.len();
     let start = Instant::now();
@@ -253,6 +286,7 @@ fn share(
         seed,
         clients: arguments.clients,
         keys: usize::try_from(arguments.keys).unwrap_or(usize::MAX),
+        lose_one_in: arguments.lose_one_in(),
         cluster: Rc::clone(&ring.cluster),
         ring: ring.cluster.ring(),
         dir: ring.dir.clone(),
@@ -280,7 +314,7 @@ async fn interrupts(shared: &Shared, signals: &mut StopSignals) {
 /// Load and faults until the time is over, then the verdict.
 async fn session(
     shared: &Rc<Shared>,
-    ring: &mut Ring,
+    ring: &mut Fleet,
     arguments: &TortureArguments,
     complete: mpsc::Receiver<Slice>,
 ) -> Result<(), Failure> {
@@ -326,20 +360,25 @@ async fn session(
     let (compared, different) = judge::compare(shared, judged.slices).await?;
     figures::print_compared(compared, &different)?;
     let unexpected = shared.figures.borrow().unexpected();
-    let verdict = [
-        (judged.wrong, "keys are not linearizable"),
-        (judged.undecided, "keys are undecided"),
-        (judged.unread, "keys could not be read at the end"),
-        (different.len(), "keys have replicas that differ"),
-        (usize::try_from(unexpected).unwrap_or(usize::MAX), "errors are unexpected"),
-    ];
-    let wrong = verdict.iter().filter(|(count, _)| *count > 0);
-    let wrong: Vec<String> = wrong.map(|(count, what)| format!("{count} {what}")).collect();
+    let wrong = objections(&judged, different.len(), unexpected);
     if wrong.is_empty() {
         return Ok(out::line("verdict       linearizable, nothing lost, three replicas equal")?);
     }
     out::line(format!("verdict       FAILED: {}", wrong.join(", ")))?;
     Err(Failure::new(wrong.join(", ")))
+}
+
+/// What speaks against a run; nothing where all is as it must be.
+fn objections(judged: &Judged, different: usize, unexpected: u64) -> Vec<String> {
+    let found = [
+        (judged.wrong, "keys are not linearizable"),
+        (judged.undecided, "keys are undecided"),
+        (judged.unread, "keys could not be read at the end"),
+        (different, "keys have replicas that differ"),
+        (usize::try_from(unexpected).unwrap_or(usize::MAX), "errors are unexpected"),
+    ];
+    let wrong = found.iter().filter(|(count, _)| *count > 0);
+    wrong.map(|(count, what)| format!("{count} {what}")).collect()
 }
 
 /// The line on the terminal.
@@ -358,5 +397,24 @@ async fn progress(shared: Rc<Shared>, began: Instant) {
             ));
         }
         sleep(PROGRESS).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_finding_is_an_objection() {
+        let none = Judged::default;
+        assert_eq!(objections(&none(), 0, 0), Vec::<String>::new());
+        for judged in [
+            Judged { wrong: 1, ..none() },
+            Judged { undecided: 1, ..none() },
+            Judged { unread: 1, ..none() },
+        ] {
+            assert_eq!(objections(&judged, 0, 0).len(), 1);
+        }
+        assert_eq!(objections(&none(), 2, 3).len(), 2);
     }
 }

@@ -104,8 +104,9 @@ impl Slices {
     }
 }
 
-/// Key `index` of a slice. Its first letter says what it holds: `r`egister, `n`umber, `l`etters.
-pub(super) fn key(slice: u32, index: usize) -> Key {
-    let kind = ["r", "n", "l"].get(index % 3).unwrap_or(&"r");
-    format!("{kind}-{slice}-{index}").as_str().into()
+/// Key `index` of a slice, and whether it counts or holds text.
+pub(super) fn key(slice: u32, index: usize) -> (Key, bool) {
+    let counts = index.is_multiple_of(2);
+    let kind = if counts { 'n' } else { 's' };
+    (format!("{kind}-{slice}-{index}").as_str().into(), counts)
 }

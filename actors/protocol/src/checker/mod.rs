@@ -14,11 +14,12 @@
 //! [`check`] looks for an order ([`search`]). Where a key has none, [`Violation`] is the smallest
 //! part of its history that is wrong ([`shrink`]), drawn as a time line ([`draw`]).
 //!
-//! Caveats: what depends on a clock (a value that expires, TTL) is not modelled; a key with such an
-//! operation is listed as unchecked. Deciding is NP-complete: a search stops after
-//! [`STEPS_MAX`] and the key is listed as undecided. Neither counts as linearizable.
+//! Caveats: what depends on a clock (a value that expires, TTL) is not modelled by [`check`]; a key
+//! with such an operation is listed as unchecked ([`expiring`] judges it where the clocks are known).
+//! Deciding is NP-complete: a search stops after [`STEPS_MAX`] and the key is listed as undecided. Neither counts as linearizable.
 
 pub mod draw;
+pub mod expiring;
 mod families;
 mod needs;
 pub mod register;

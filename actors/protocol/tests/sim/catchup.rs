@@ -10,7 +10,6 @@
 
 use super::{
     disk::Origin,
-    invariants::Fact,
     mutant::Mutant,
     node::{Around, Node, Out},
 };
@@ -52,8 +51,11 @@ impl Sync {
 impl Node {
     /// Starts to compare a key with both other replicas: two questions, to be sent at two times.
     pub fn compare(&mut self, key: &Key) -> Vec<(NodeId, Fetch)> {
+        if self.chain.is_some() {
+            return Vec::new();
+        }
         let replicas = self.setup.ring.replicas_of(key);
-        if !replicas.contains(&self.id) || self.acceptor.standing() == Standing::Outside {
+        if !replicas.contains(&self.id) || self.standing() == Standing::Outside {
             return Vec::new();
         }
         let ask = self.ask();
@@ -64,7 +66,7 @@ impl Node {
 
     /// The keys to compare next: a learner's are all those that it misses.
     pub fn to_compare(&self, any: &Key) -> Vec<Key> {
-        if self.acceptor.standing() == Standing::Learner {
+        if self.standing() == Standing::Learner {
             self.sync.missing.iter().cloned().collect()
         } else {
             vec![any.clone()]
@@ -91,7 +93,7 @@ impl Node {
             if agreed {
                 self.learned(&key);
             }
-        } else if self.acceptor.standing() == Standing::Learner {
+        } else if self.standing() == Standing::Learner {
             self.submit(&key, Command::Get, step);
         }
     }
@@ -115,7 +117,7 @@ impl Node {
 
     /// Asks again those that have not yet answered.
     pub fn greet(&mut self, step: &mut Around<'_>) {
-        if self.acceptor.standing() != Standing::Outside {
+        if self.standing() != Standing::Outside {
             return;
         }
         for to in self.others().into_iter().filter(|id| !self.sync.welcomes.contains_key(id)) {
@@ -124,7 +126,7 @@ impl Node {
     }
 
     pub(super) fn welcomed(&mut self, from: NodeId, got: &Welcome, step: &mut Around<'_>) {
-        if self.acceptor.standing() != Standing::Outside || got.store != self.life {
+        if self.standing() != Standing::Outside || got.store != self.life {
             return;
         }
         self.sync.welcomes.insert(from, got.ceiling);
@@ -132,10 +134,10 @@ impl Node {
             return;
         }
         let ceiling = self.sync.welcomes.values().copied().max().unwrap_or(0);
-        let mut effects = Effects::new();
-        self.acceptor.learn(ceiling, &mut effects);
-        step.facts.push(Fact::Learns { at: self.id });
-        self.replicate(effects, Origin::Accepted, step);
+        self.learn(ceiling, step);
+        if self.chain.is_some() {
+            return;
+        }
         if self.tamper.is(Mutant::LearnerVotes) {
             self.sync.missing.clear();
         }
@@ -145,7 +147,7 @@ impl Node {
     }
 
     fn learned(&mut self, key: &Key) {
-        if self.acceptor.standing() == Standing::Learner {
+        if self.standing() == Standing::Learner {
             self.sync.missing.remove(key);
             if self.sync.missing.is_empty() {
                 self.acceptor.vote();

@@ -2,6 +2,7 @@
 //! behind a write leaves only then. A crash loses the writes and all that waited behind them.
 
 use simpledynamo_protocol::{
+    chain,
     effect::Write,
     record::{Key, Record},
     register::acceptor::Durable,
@@ -22,6 +23,7 @@ pub enum Origin {
 pub struct Kept {
     pub rows: BTreeMap<Key, Record>,
     pub durable: Durable,
+    pub chain: chain::Kept,
 }
 
 impl Kept {
@@ -35,6 +37,12 @@ impl Kept {
             }
             Write::Ceiling(ceiling) => self.durable.ceiling = *ceiling,
             Write::AbsentFloor(floor) => self.durable.absent_floor = *floor,
+            Write::Config(range, record) => {
+                self.chain.configs.insert(*range, record.clone());
+            }
+            Write::Seat(range, seat) => {
+                self.chain.seats.insert(*range, seat.clone());
+            }
         }
     }
 }
@@ -63,9 +71,19 @@ impl<T> Default for Disk<T> {
 }
 
 impl<T> Disk<T> {
+    /// A disk that holds this.
+    pub fn of(kept: Kept) -> Disk<T> {
+        Disk { view: kept.clone(), kept, ..Disk::default() }
+    }
+
     /// The record as the replica sees it.
     pub fn get(&self, key: &Key) -> Option<&Record> {
         self.view.rows.get(key)
+    }
+
+    /// All that is written, synced or not.
+    pub fn view(&self) -> &Kept {
+        &self.view
     }
 
     /// What would survive a crash now.

@@ -6,10 +6,19 @@
 
 use super::{
     invariants::{Fact, Violation},
-    node::Node,
+    node::Strategy,
     world::{Event, World},
 };
-use simpledynamo_protocol::{register::acceptor::Standing, ring::NodeId};
+use simpledynamo_protocol::{
+    chain::{
+        config::{Config, Seat},
+        wire::RegisterMessage,
+    },
+    message::Message,
+    record::stamp_of,
+    register::acceptor::Standing,
+    ring::{NodeId, RangeId},
+};
 
 impl World {
     pub(super) fn fault(&mut self) -> Result<(), Violation> {
@@ -35,7 +44,7 @@ impl World {
         match kind {
             Some(0) if self.nodes[&id].up && !self.paused.contains_key(&id) => {
                 self.crash(id);
-                let learning = self.nodes[&id].acceptor.standing() != Standing::Voter;
+                let learning = self.nodes[&id].standing() != Standing::Voter;
                 self.after(lasts, Event::Restart { node: id, wiped: learning });
                 if learning {
                     self.wipe(id)?;
@@ -67,13 +76,17 @@ impl World {
 
     /// Nothing is broken at the moment.
     fn is_whole(&self) -> bool {
-        let well = |node: &Node| node.up && node.acceptor.standing() == Standing::Voter;
-        self.nodes.values().all(well) && self.paused.is_empty() && self.cut.is_empty()
+        self.nodes.values().all(|node| node.up && node.is_well())
+            && self.paused.is_empty()
+            && self.cut.is_empty()
     }
 
     fn may_wipe(&self, id: NodeId) -> bool {
-        let voting = |id: &NodeId| self.nodes[id].acceptor.standing() == Standing::Voter;
-        self.nodes[&id].up && !self.paused.contains_key(&id) && self.nodes.keys().all(voting)
+        let voting = |id: &NodeId| self.nodes[id].standing() == Standing::Voter;
+        self.nodes[&id].up
+            && !self.paused.contains_key(&id)
+            && self.nodes.keys().all(voting)
+            && self.is_spare(id)
     }
 
     fn crash(&mut self, id: NodeId) {
@@ -122,8 +135,88 @@ impl World {
         let down: Vec<_> =
             self.nodes.values().filter(|node| !node.up).map(|node| node.id).collect();
         for id in down {
-            let wiped = self.nodes[&id].acceptor.standing() != Standing::Voter;
+            let wiped = self.nodes[&id].standing() != Standing::Voter;
             self.restart(id, wiped)?;
+        }
+        Ok(())
+    }
+}
+
+// --- chains -------------------------------------------------------------------------------------
+
+impl World {
+    /// In every chain that stands or may come to stand there is another member that holds all.
+    fn is_spare(&self, id: NodeId) -> bool {
+        if self.strategy == Strategy::Quorum {
+            return true;
+        }
+        let ring = &self.nodes[&id].setup.ring;
+        let accept = |event: &Event| match event {
+            Event::Deliver { envelope, .. } => {
+                matches!(&envelope.message, Message::ConfigRound(round)
+                    if matches!(round.body, RegisterMessage::Accept(_)))
+            }
+            _ => false,
+        };
+        let quiet = self.paused.is_empty() && !self.events().any(accept);
+        quiet && ring.ranges_of(id).into_iter().all(|range| self.is_spare_in(id, range))
+    }
+
+    fn is_spare_in(&self, id: NodeId, range: RangeId) -> bool {
+        let replicas = self.nodes[&id].setup.ring.preference_list(range);
+        let kept = |node: &NodeId| &self.nodes[node].disk.view().chain;
+        let seat = |node: &NodeId| kept(node).seats.get(&range).cloned().unwrap_or_else(Seat::lost);
+        let changing = |node: &NodeId| {
+            self.nodes[node].chain.as_ref().is_some_and(|chain| chain.is_changing(range))
+        };
+        let newest = replicas.iter().map(|node| seat(node).config.epoch).max().unwrap_or(0);
+        let accepted = replicas
+            .iter()
+            .filter_map(|node| Config::parse(kept(node).configs.get(&range)?.datum.value()?));
+        let seated = replicas.iter().map(|node| seat(node).config);
+        let mut stands = accepted.chain(seated).filter(|config| config.epoch >= newest);
+        let holds = |config: &Config, node: &NodeId| {
+            node != &id && config.since(*node) == Some(seat(node).level)
+        };
+        !replicas.iter().any(changing)
+            && stands.all(|config| replicas.iter().any(|node| holds(&config, node)))
+    }
+
+    /// Of each key a level member holds, durably, at least what its successor holds.
+    pub(super) fn judge_order(&self) -> Result<(), Violation> {
+        if self.strategy == Strategy::Quorum {
+            return Ok(());
+        }
+        let ring = &self.nodes.values().next().expect("a node").setup.ring;
+        for key in &self.keys {
+            let range = ring.range_of(key);
+            let replicas = ring.preference_list(range);
+            for before in &replicas {
+                let Some(seat) = self.nodes[before].disk.kept().chain.seats.get(&range) else {
+                    continue;
+                };
+                let Some(after) = seat.config.after(*before).filter(|_| seat.is_level(*before))
+                else {
+                    continue;
+                };
+                let held = |node: &NodeId| self.nodes[node].disk.kept().rows.get(key);
+                let same = self.nodes[&after]
+                    .disk
+                    .kept()
+                    .chain
+                    .seats
+                    .get(&range)
+                    .is_some_and(|other| other.config == seat.config);
+                if same && stamp_of(held(before)) < stamp_of(held(&after)) {
+                    let text = format!(
+                        "{key} {}: {before} {:?}, {after} {:?}",
+                        seat.config,
+                        held(before),
+                        held(&after)
+                    );
+                    return Err(Violation { rule: "order", text });
+                }
+            }
         }
         Ok(())
     }

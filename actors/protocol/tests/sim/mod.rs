@@ -10,7 +10,8 @@
 //! | [`node`], [`disk`], [`catchup`] | one node, its store, its anti-entropy |
 //! | [`clients`], [`ttl`] | what is asked and seen; linearizability where values expire |
 //! | [`invariants`] | what must hold after each step, one rule a file |
-//! | [`mutant`] | rules broken on purpose |
+//! | [`chained`] | a node with chains |
+//! | [`mutant`], [`chain_mutant`] | rules broken on purpose |
 //!
 //! [`routing`]: simpledynamo_protocol::routing
 //! [`suspicion`]: simpledynamo_protocol::suspicion
@@ -18,6 +19,8 @@
 //! [`acceptor`]: simpledynamo_protocol::register::acceptor
 
 pub mod catchup;
+pub mod chain_mutant;
+pub mod chained;
 pub mod chaos;
 pub mod clients;
 pub mod disk;
@@ -26,5 +29,4 @@ pub mod invariants;
 pub mod mutant;
 pub mod node;
 pub mod rng;
-pub mod ttl;
 pub mod world;

@@ -37,6 +37,18 @@ pub enum Mutant {
     FormerLifeVotes,
     /// A router that cannot tell says that nothing was applied.
     UnknownToldAsNotApplied,
+    /// Chain: a tail answers reads without asking whether its epoch stands.
+    TailUnconfirmed,
+    /// Chain: who suspects a member goes on without it, without asking the register.
+    SuspicionChanges,
+    /// Chain: writes of an older epoch are taken in.
+    OldEpochAccepted,
+    /// Chain: a new head has forgotten what it had passed on as a member.
+    HeadForgets,
+    /// Chain: a node joins without having copied anything.
+    CopiesNothing,
+    /// Chain: a restarted node has forgotten its epochs.
+    VolatileSeat,
 }
 
 /// The mutant's own memory at one node.
@@ -49,6 +61,7 @@ pub struct Tamper {
     before: BTreeMap<Key, (Ballot, Known)>,
     /// Requests not yet answered.
     open: BTreeMap<Key, Vec<Request>>,
+    pub(super) in_flight: super::chain_mutant::InFlight,
 }
 
 impl Tamper {

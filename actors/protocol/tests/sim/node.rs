@@ -1,12 +1,13 @@
 //! One simulated node: router, failure detector, coordinators and replica around one disk.
 
 use super::{
-    disk::{Disk, Origin},
+    disk::{Disk, Kept, Origin},
     invariants::Fact,
     mutant::{Mutant, Tamper},
     rng::Rng,
 };
 use simpledynamo_protocol::{
+    chain::{self, Chain},
     command::Command,
     effect::{Effect, Effects, Write},
     message::{Alive, Ask, Fetch, Message, Probe, Query, Records, Welcome},
@@ -34,6 +35,14 @@ pub struct Setup {
     pub drop_idle: u64,
     pub forget: u64,
     pub value_bytes_max: usize,
+    pub strategy: Strategy,
+}
+
+/// How keys are replicated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strategy {
+    Quorum,
+    Chain,
 }
 
 /// What comes out of a node.
@@ -63,8 +72,10 @@ pub struct Node {
     pub tamper: Tamper,
     pub(super) setup: Setup,
     pub(super) acceptor: Acceptor,
+    /// In place of coordinators and acceptor.
+    pub(super) chain: Option<Chain>,
     pub(super) routing: Routing,
-    suspicion: Suspicion,
+    pub(super) suspicion: Suspicion,
     /// Of peers that have lost their store: since which life.
     lives: BTreeMap<NodeId, u64>,
     proposers: BTreeMap<Key, Proposer>,
@@ -76,12 +87,13 @@ pub struct Node {
 impl Node {
     pub fn new(id: NodeId, setup: Setup, mutant: Option<Mutant>) -> Node {
         let acceptor = Acceptor::new(id, Durable::default(), Standing::Voter);
+        let disk = Disk::of(Kept { chain: chain::Kept::first(&setup.ring, id), ..Kept::default() });
         let routing = Routing::new(id, 0, setup.ring.clone(), setup.routing.clone());
         Node {
             id,
             up: false,
             life: 0,
-            disk: Disk::default(),
+            disk,
             tamper: Tamper::new(mutant),
             suspicion: Suspicion::default(),
             lives: BTreeMap::new(),
@@ -91,8 +103,34 @@ impl Node {
             sync: super::catchup::Sync::default(),
             setup,
             acceptor,
+            chain: None,
             routing,
         }
+    }
+
+    /// What it may do.
+    pub fn standing(&self) -> Standing {
+        self.chain.as_ref().map_or(self.acceptor.standing(), Chain::standing)
+    }
+
+    /// It has its full part: it votes, and is level in all chains of its ranges.
+    pub fn is_well(&self) -> bool {
+        self.standing() == Standing::Voter && self.chain.as_ref().is_none_or(Chain::is_level)
+    }
+
+    /// The durable ceiling.
+    pub fn ceiling(&self) -> u64 {
+        self.chain.as_ref().map_or(self.acceptor.ceiling(), Chain::ceiling)
+    }
+
+    pub(super) fn learn(&mut self, ceiling: u64, step: &mut Around<'_>) {
+        let mut effects = Effects::new();
+        match &mut self.chain {
+            Some(chain) => chain.learn(step.now.mono, ceiling, &mut effects),
+            None => self.acceptor.learn(ceiling, &mut effects),
+        }
+        step.facts.push(Fact::Learns { at: self.id });
+        self.replicate(effects, Origin::Accepted, step);
     }
 
     pub fn others(&self) -> Vec<NodeId> {
@@ -109,6 +147,7 @@ impl Node {
         }
         let standing = if wiped { Standing::Outside } else { Standing::Voter };
         self.acceptor = Acceptor::new(self.id, durable, standing);
+        self.start_chain(durable, standing, step);
         let Setup { ring, routing, .. } = &self.setup;
         self.routing = Routing::new(self.id, self.life, ring.clone(), routing.clone());
         self.suspicion = Suspicion::new(self.others());
@@ -131,6 +170,7 @@ impl Node {
     /// Its store is empty: it does not vote.
     pub fn forget(&mut self) {
         self.acceptor = Acceptor::new(self.id, Durable::default(), Standing::Outside);
+        self.chain = None;
     }
 
     /// Takes a client's operation.
@@ -166,6 +206,7 @@ impl Node {
     }
 
     fn handle(&mut self, from: NodeId, message: Message, step: &mut Around<'_>) {
+        let Some(message) = self.for_chain(from, message, step) else { return };
         let mut effects = Effects::new();
         match message {
             Message::Request(ref request) => {
@@ -202,7 +243,7 @@ impl Node {
                     store: greet.store,
                     known_store: 0,
                     incarnation: 0,
-                    ceiling: self.acceptor.ceiling(),
+                    ceiling: self.ceiling(),
                 };
                 self.release(from, welcome.into(), step);
             }
@@ -213,7 +254,17 @@ impl Node {
             | Message::Digests(_)
             | Message::AskList(_)
             | Message::Listed(_)
-            | Message::Collect(_) => {}
+            | Message::Collect(_)
+            | Message::ConfigRound(_)
+            | Message::Forward(_)
+            | Message::Acked(_)
+            | Message::Confirm(_)
+            | Message::Confirmed(_)
+            | Message::Survey(_)
+            | Message::Present(_)
+            | Message::Announce(_)
+            | Message::Attach(_)
+            | Message::Attached(_) => {}
         }
         self.replicate(effects, Origin::Accepted, step);
     }
@@ -226,13 +277,16 @@ impl Node {
         for proposer in self.proposers.values_mut() {
             proposer.forget(peer);
         }
+        if let Some(chain) = &mut self.chain {
+            chain.forget(peer);
+        }
         self.sync.forget(peer);
     }
 
     /// A voter answers what is durable here and now, past all writes under way.
     fn query(&mut self, from: NodeId, ask: &Query, step: &mut Around<'_>) {
         let mut effects = Effects::new();
-        if self.acceptor.standing() != Standing::Voter || self.tamper.is(Mutant::AnswerBeforeSync) {
+        if self.standing() != Standing::Voter || self.tamper.is(Mutant::AnswerBeforeSync) {
             self.acceptor.query(from, ask, self.disk.get(&ask.key), &mut effects);
             return self.replicate(effects, Origin::Accepted, step);
         }
@@ -265,6 +319,7 @@ impl Node {
                     let suspected = |node| suspicion.is_suspected(node);
                     self.routing.wake(step.now.mono, suspected, &mut steps);
                     self.route(steps, step);
+                    self.wake_chain(step);
                 }
             }
         }
@@ -273,7 +328,8 @@ impl Node {
     /// When to wake it.
     pub fn next_wake(&self) -> Option<u64> {
         let proposers = self.proposers.values().filter_map(Proposer::next_wake);
-        proposers.chain(self.routing.next_wake()).map(|at| at.0).min()
+        let chain = self.chain.as_ref().and_then(Chain::next_wake);
+        proposers.chain(self.routing.next_wake()).chain(chain).map(|at| at.0).min()
     }
 
     /// Probes whom it suspects.
@@ -288,6 +344,10 @@ impl Node {
     pub fn synced(&mut self, count: usize, step: &mut Around<'_>) {
         let (writes, released) = self.disk.sync(count);
         for (write, origin) in writes {
+            if self.chain.is_some() {
+                self.chain_synced(write, step);
+                continue;
+            }
             let Write::Put(key, record) = write else { continue };
             step.facts.push(match origin {
                 Origin::Accepted => Fact::Accepted { at: self.id, key, record },
@@ -320,6 +380,9 @@ impl Node {
     }
 
     fn leave(&mut self, to: NodeId, message: Message, step: &mut Around<'_>) {
+        if self.chain.is_some() {
+            return self.leave_chain(to, message, step);
+        }
         let told = match &message {
             Message::Promise(m) => Some((m.key.clone(), m.ballot)),
             Message::Accepted(m) => Some((m.key.clone(), m.stamp.ballot)),
@@ -336,8 +399,11 @@ impl Node {
 
     /// The promises in force, for the rules to judge.
     pub fn stands(&self, facts: &mut Vec<Fact>) {
-        if !self.up || self.acceptor.standing() == Standing::Outside {
+        if !self.up || self.standing() == Standing::Outside {
             return;
+        }
+        if self.chain.is_some() {
+            return self.chain_stands(facts);
         }
         for key in &self.setup.keys {
             let promise = self.acceptor.promised(key, self.disk.get(key));
@@ -356,7 +422,9 @@ impl Node {
                     step.out.push(Out::Finish { op, verdict });
                 }
                 Step::TimedOut { node, sent } => {
-                    self.suspicion.timed_out(step.now.mono, node, sent);
+                    if self.suspicion.timed_out(step.now.mono, node, sent).is_some() {
+                        self.suspect(node, step);
+                    }
                 }
             }
         }
@@ -449,7 +517,7 @@ impl Node {
     }
 
     fn fetched(&mut self, from: NodeId, ask: &Fetch, step: &mut Around<'_>) {
-        if self.acceptor.standing() != Standing::Voter {
+        if self.standing() != Standing::Voter {
             return;
         }
         let held = |key: &Key| Some((key.clone(), self.disk.get(key)?.clone()));

@@ -6,7 +6,7 @@ use super::{
     clients::Clients,
     invariants::{Fact, Invariants, Violation},
     mutant::Mutant,
-    node::{Around, Node, Out, Setup},
+    node::{Around, Node, Out, Setup, Strategy},
     rng::Rng,
 };
 use simpledynamo_protocol::{
@@ -91,8 +91,9 @@ pub struct World {
     pub(super) keys: Vec<Key>,
     invariants: Invariants,
     pub(super) healed: bool,
-    /// A rule that is not to object.
-    pub without: Option<&'static str>,
+    pub(super) strategy: Strategy,
+    /// Rules that are not to object.
+    pub without: &'static [&'static str],
     pub steps: u64,
     /// Every event, where wanted.
     pub log: Option<Vec<String>>,
@@ -109,7 +110,7 @@ pub struct Ended {
 }
 
 impl World {
-    pub fn new(seed: u64, mutant: Option<Mutant>) -> World {
+    pub fn new(seed: u64, strategy: Strategy, mutant: Option<Mutant>) -> World {
         let mut rng = Rng::new(seed);
         let mut chaos = Chaos::draw(&mut rng);
         if mutant == Some(Mutant::FormerLifeVotes) {
@@ -126,11 +127,13 @@ impl World {
                 deadline: Duration::from_micros(chaos.deadline),
                 hedge: Duration::from_micros(chaos.hedge),
                 lifetime: Duration::from_secs(1_800),
+                chains: strategy == Strategy::Chain,
             },
             round_timeout: Duration::from_millis(100),
             drop_idle: chaos.drop_idle,
             forget: 300,
             value_bytes_max: 1 << 20,
+            strategy,
         };
         let mut world = World {
             now: 0,
@@ -145,7 +148,8 @@ impl World {
             keys,
             invariants: Invariants::default(),
             healed: false,
-            without: None,
+            strategy,
+            without: &[],
             steps: 0,
             log: None,
             rng,
@@ -166,6 +170,11 @@ impl World {
         world
     }
 
+    /// What is still to happen.
+    pub(super) fn events(&self) -> impl Iterator<Item = &Event> {
+        self.queue.values()
+    }
+
     /// How unkind this run is.
     pub fn chaos(&self) -> &Chaos {
         &self.chaos
@@ -178,7 +187,7 @@ impl World {
             self.step()?;
         }
         self.heal()?;
-        while !self.nodes.values().all(|node| node.acceptor.standing() == Standing::Voter) {
+        while !self.nodes.values().all(Node::is_well) {
             self.step()?;
         }
         let rest = self.now + 1_000_000;
@@ -280,10 +289,10 @@ impl World {
                 if !node.up || life.is_some_and(|life| life != node.life) {
                     return Ok(());
                 }
-                let standing = node.acceptor.standing();
+                let standing = node.standing();
                 self.with(to, |node, around| node.deliver(from, sent_in, message, around))?;
                 // A learner loses no time.
-                let now = self.nodes[&to].acceptor.standing();
+                let now = self.nodes[&to].standing();
                 if now == Standing::Learner && standing != now {
                     self.compare_some(to);
                 }
@@ -336,7 +345,7 @@ impl World {
             node.probe(around);
             node.greet(around);
         })?;
-        let learner = self.nodes[&id].acceptor.standing() == Standing::Learner;
+        let learner = self.nodes[&id].standing() == Standing::Learner;
         if learner || self.rng.chance(self.chaos.compare) {
             self.compare_some(id);
         }
@@ -377,6 +386,9 @@ impl World {
         let dirty = node.disk.is_dirty();
         for fact in &facts {
             self.judge(fact)?;
+        }
+        if dirty || facts.iter().any(|fact| !matches!(fact, Fact::Stands { .. })) {
+            self.judge_order_unless_told()?;
         }
         for out in out {
             match out {
@@ -454,9 +466,13 @@ impl World {
         self.queue.insert((self.now + after, self.next), event);
     }
 
+    fn judge_order_unless_told(&self) -> Result<(), Violation> {
+        if self.without.contains(&"order") { Ok(()) } else { self.judge_order() }
+    }
+
     pub(super) fn judge(&mut self, fact: &Fact) -> Result<(), Violation> {
         match self.invariants.check(fact) {
-            Err(violation) if Some(violation.rule) == self.without => Ok(()),
+            Err(violation) if self.without.contains(&violation.rule) => Ok(()),
             judged => judged,
         }
     }

@@ -5,6 +5,7 @@ use super::super::codec::{Decoded, Decoder, encode};
 use bytes::BytesMut;
 use simpledynamo_protocol::{
     ballot::{Ballot, Stamp},
+    chain::{config::Config, wire::*},
     command::{Command, Condition, Expiry, Reply},
     message::*,
     recent::{OpId, Recent},
@@ -31,8 +32,9 @@ pub(super) fn examples() -> Vec<Message> {
         get: true,
     };
     let outcome = Outcome::Done { reply: Reply::Bulk("v".into()), recorded: true };
+    let answer = Answer { op, attempt: 1, outcome };
     let row = Row { key: key.clone(), stamp, expires_at: Some(1_000), deleted_at: None };
-    vec![
+    let mut all = vec![
         Request {
             op,
             attempt: 1,
@@ -44,7 +46,7 @@ pub(super) fn examples() -> Vec<Message> {
             expires: 1_700_000_000_000,
         }
         .into(),
-        Answer { op, attempt: 1, outcome }.into(),
+        answer.clone().into(),
         Prepare { key: key.clone(), ballot }.into(),
         Promise { key: key.clone(), ballot, record: Some(record.clone()) }.into(),
         Accept { key: key.clone(), record: record.clone() }.into(),
@@ -61,10 +63,38 @@ pub(super) fn examples() -> Vec<Message> {
         AskList { ask, range, from: 1, to: u64::MAX, rows: 1_000 }.into(),
         Listed { ask, rows: vec![row], next: Some(2), votes: false, absent_floor: 6 }.into(),
         Fetch { ask, keys: vec![key.clone(), "l".into()] }.into(),
-        Records { ask, records: vec![(key.clone(), record)] }.into(),
-        Collect { key, stamp }.into(),
+        Records { ask, records: vec![(key.clone(), record.clone())] }.into(),
+        Collect { key: key.clone(), stamp }.into(),
         Greet { store: u64::MAX }.into(),
         Welcome { store: 1, known_store: 2, incarnation: 3, ceiling: 4 }.into(),
+    ];
+    all.extend(of_chains(range, ask, (key, record), answer));
+    all
+}
+
+fn of_chains(
+    range: RangeId,
+    ask: Ask,
+    (key, record): (Key, Record),
+    answer: Answer,
+) -> Vec<Message> {
+    let config = Config::first(&[5554, 5556].map(NodeId)).joined_by(NodeId(5558));
+    let (epoch, fitness) = (config.epoch, Fitness::Copying);
+    let ballot = record.stamp.ballot;
+    let body = RegisterMessage::Prepare(Prepare { key: key.clone(), ballot });
+    let entries = vec![(key.clone(), Some(record.stamp)), ("l".into(), None)];
+    vec![
+        ConfigRound { range, body }.into(),
+        Forward { range, config: config.clone(), key, record: Some(record), answers: vec![answer] }
+            .into(),
+        Acked { range, epoch, entries }.into(),
+        Confirm { range, config: config.clone(), ask }.into(),
+        Confirmed { range, epoch, ask }.into(),
+        Survey { range, config: config.clone(), ask }.into(),
+        Present { range, epoch, ask, fitness }.into(),
+        Announce { range, config: config.clone() }.into(),
+        Attach { range, config, ask }.into(),
+        Attached { range, epoch, ask }.into(),
     ]
 }
 
@@ -100,6 +130,20 @@ const GOLDEN: &[(u16, &str, &str)] = &[
     (20, "Collect", "0c00000014009be15378016b03b22b09"),
     (21, "Greet", "10000000150016eb4c28ffffffffffffffffff01"),
     (22, "Welcome", "0a0000001600e83d5fb601020304"),
+    (40, "ConfigRound", "0d0000002800c5f0702c0400016b03b22b"),
+    (
+        41,
+        "Forward",
+        "3700000029005cdda48b040203b22b01b42b01b62b02016b0103b22b0900017601e80701b22b02ab0201ac0201020101b22b02ac02010003017601",
+    ),
+    (42, "Acked", "130000002a00b5b91f69040202016b0103b22b09016c00"),
+    (43, "Confirm", "160000002b009cc8ede0040203b22b01b42b01b62b020207ac02"),
+    (44, "Confirmed", "0c0000002c0046a1ad7204020207ac02"),
+    (45, "Survey", "160000002d00197491ee040203b22b01b42b01b62b020207ac02"),
+    (46, "Present", "0d0000002e001c67a8c904020207ac0201"),
+    (47, "Announce", "120000002f001ea663d5040203b22b01b42b01b62b02"),
+    (48, "Attach", "160000003000eae79933040203b22b01b42b01b62b020207ac02"),
+    (49, "Attached", "0c0000003100bc85139504020207ac02"),
 ];
 
 fn hex(bytes: &[u8]) -> String {

@@ -163,6 +163,7 @@ pub(super) fn settings(me: u16) -> Settings {
         listen: address(me),
         peers: peers.collect(),
         ring: Ring::new(ids.map(|id| NodeId(id.into())), 3),
+        replication: crate::settings::Replication::Quorum,
         read_quorum: 2,
         write_quorum: 2,
         request_timeout: Duration::from_millis(100),

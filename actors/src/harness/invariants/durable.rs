@@ -1,5 +1,6 @@
 //! What a replica says it holds is on its disk. Source: register.md, "Messages and rules":
-//! `Accepted` only after it is durable; a query is answered from the durable record.
+//! `Accepted` only after it is durable; a query is answered from the durable record. A member of a
+//! chain passes on what it holds durably.
 
 use crate::{harness::disk::SimDisk, storage::Store};
 use simpledynamo_protocol::{
@@ -19,6 +20,9 @@ pub(super) fn check(message: &Message, disk: &SimDisk) -> Result<(), &'static st
             Held::Same(stamp) => Some((&state.key, *stamp)),
             Held::Nothing => None,
         },
+        Message::Forward(forward) => {
+            forward.record.as_ref().map(|record| (&forward.key, record.stamp))
+        }
         _ => None,
     };
     let Some((key, stamp)) = said else { return Ok(()) };

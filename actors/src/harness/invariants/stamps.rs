@@ -21,6 +21,9 @@ impl Stamps {
                 Held::Record(record) => self.seen(&state.key, record),
                 Held::Nothing | Held::Same(_) => Ok(()),
             },
+            Message::Forward(forward) => {
+                forward.record.as_ref().map_or(Ok(()), |record| self.seen(&forward.key, record))
+            }
             Message::Records(records) => {
                 records.records.iter().try_for_each(|(key, record)| self.seen(key, record))
             }

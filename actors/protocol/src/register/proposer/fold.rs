@@ -5,7 +5,7 @@ use crate::{
     ballot::{Ballot, Stamp},
     command::{Command, Context, apply},
     effect::Effects,
-    message::{Outcome, Reason},
+    message::{Outcome, Reason, Request},
     recent::{Recent, Seen},
     record::{Datum, Record},
     time::Now,
@@ -44,7 +44,7 @@ impl Served {
 }
 
 /// A state under construction.
-pub(super) struct Fold {
+pub(crate) struct Fold {
     datum: Option<Datum>,
     recent: Recent,
     writes: u64,
@@ -52,7 +52,7 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    pub(super) fn new(base: Option<&Record>, context: Context) -> Fold {
+    pub(crate) fn new(base: Option<&Record>, context: Context) -> Fold {
         Fold {
             datum: base.map(|record| record.datum.clone()),
             recent: base.map(|record| record.recent.clone()).unwrap_or_default(),
@@ -61,9 +61,9 @@ impl Fold {
         }
     }
 
-    /// Applies one request; afterwards [`Fold::changed`] tells whether the state moved.
-    pub(super) fn serve(&mut self, waiting: &Waiting) -> Outcome {
-        let request = &waiting.request;
+    /// Applies one request; afterwards [`Fold::changed`] tells whether the state moved. `proposed`:
+    /// it may have been applied before.
+    pub(crate) fn serve(&mut self, request: &Request, proposed: bool) -> Outcome {
         if self.recent.len() >= RESULTS_MAX {
             return Outcome::NotProposed(Reason::Overloaded);
         }
@@ -81,7 +81,7 @@ impl Fold {
         }
         // A command that was proposed here before may still be chosen from that round: its failure
         // must be written, or the client is told of a failure and sees a success.
-        let record = !read && (request.record || waiting.proposed);
+        let record = !read && (request.record || proposed);
         if changes || record {
             self.writes += 1;
         }
@@ -93,12 +93,12 @@ impl Fold {
     }
 
     /// Whether there is something to propose.
-    pub(super) fn changed(&self) -> bool {
+    pub(crate) fn changed(&self) -> bool {
         self.writes > 0
     }
 
     /// The new state under `ballot`, that follows `base`.
-    pub(super) fn into_record(self, ballot: Ballot, base: Option<&Record>) -> Record {
+    pub(crate) fn into_record(self, ballot: Ballot, base: Option<&Record>) -> Record {
         let version = base.map_or(0, |record| record.stamp.version) + self.writes;
         Record {
             stamp: Stamp { ballot, version },
@@ -121,7 +121,7 @@ impl Proposer {
         while served.len() < FOLD_MAX && bytes <= FOLD_BYTES_MAX {
             let Some(waiting) = self.queue.pop_front() else { break };
             bytes += Command::size(&waiting.request.command);
-            let outcome = fold.serve(&waiting);
+            let outcome = fold.serve(&waiting.request, waiting.proposed);
             served.push(Served { waiting, outcome });
         }
         (fold, served)

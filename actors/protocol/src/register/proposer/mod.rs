@@ -34,6 +34,7 @@ use crate::{
 };
 use std::{collections::VecDeque, time::Duration};
 
+pub(crate) use fold::Fold;
 use rounds::{Phase, Tally};
 
 /// Requests that wait at one key before further ones are turned away: a key that slow is stuck.
@@ -163,7 +164,17 @@ impl Proposer {
             | Message::Records(_)
             | Message::Collect(_)
             | Message::Greet(_)
-            | Message::Welcome(_) => {}
+            | Message::Welcome(_)
+            | Message::ConfigRound(_)
+            | Message::Forward(_)
+            | Message::Acked(_)
+            | Message::Confirm(_)
+            | Message::Confirmed(_)
+            | Message::Survey(_)
+            | Message::Present(_)
+            | Message::Announce(_)
+            | Message::Attach(_)
+            | Message::Attached(_) => {}
         }
     }
 

@@ -147,7 +147,10 @@ impl Proposer {
         }
         match self.known.record.clone() {
             Some(state) if !self.known.chosen => {
-                let version = state.stamp.version;
+                // A stamp that this ballot has sent before may have old acknowledgements under way.
+                // They say what was chosen once, not that nobody has taken the key over since.
+                let again = state.stamp.ballot == ballot;
+                let version = state.stamp.version + u64::from(again);
                 let record = Record { stamp: Stamp { ballot, version }, ..state };
                 self.start_accept(now, record, served, out);
             }
@@ -249,7 +252,7 @@ impl Proposer {
         let mut back = Vec::new();
         for mut waiting in batch.by_ref() {
             let mut fold = Fold::new(self.known.record.as_ref(), self.context(now));
-            let outcome = fold.serve(&waiting);
+            let outcome = fold.serve(&waiting.request, waiting.proposed);
             if fold.changed() {
                 waiting.changes = true;
                 back.push(waiting);

@@ -36,6 +36,9 @@ impl Ballots {
             }
             Fact::Asked { .. }
             | Fact::Learns { .. }
+            | Fact::Stored { .. }
+            | Fact::Committed { .. }
+            | Fact::Seated { .. }
             | Fact::Accepted { .. }
             | Fact::Installed { .. }
             | Fact::Told { .. }

@@ -42,7 +42,13 @@ impl Chosen {
                     voters.remove(at);
                 }
             }
+            Fact::Committed { key, record } => {
+                self.add(key, record)?;
+                return Ok(Some((key.clone(), record.clone())));
+            }
             Fact::Began { .. }
+            | Fact::Stored { .. }
+            | Fact::Seated { .. }
             | Fact::Proposed { .. }
             | Fact::Installed { .. }
             | Fact::Told { .. }

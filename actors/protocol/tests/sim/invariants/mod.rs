@@ -3,15 +3,17 @@
 mod ballots;
 mod chosen;
 mod counts;
+mod epochs;
 mod held;
 mod promises;
 mod stamps;
 
 use simpledynamo_protocol::{
     ballot::Ballot,
+    chain::config::Config,
     recent::OpId,
     record::{Key, Record},
-    ring::NodeId,
+    ring::{NodeId, RangeId},
 };
 use std::collections::BTreeSet;
 
@@ -32,6 +34,12 @@ pub enum Fact {
     Told { by: NodeId, to: NodeId, key: Key, ballot: Ballot },
     /// The promise in force, after a step of a replica that takes part.
     Stands { at: NodeId, key: Key, promise: Ballot },
+    /// Chain: a member's row became durable.
+    Stored { key: Key, record: Record },
+    /// Chain: a tail's row became durable.
+    Committed { key: Key, record: Record },
+    /// Chain: a node's newest configuration became durable.
+    Seated { at: NodeId, range: RangeId, config: Config },
     /// A node lost everything it had stored.
     Wiped { at: NodeId },
     /// It has been welcomed by all others: no vote of its former life may be counted any more.
@@ -67,12 +75,14 @@ pub struct Invariants {
     chosen: chosen::Chosen,
     held: held::Held,
     counts: counts::Counts,
+    epochs: epochs::Epochs,
 }
 
 impl Invariants {
     /// Judges one fact by every rule.
     pub fn check(&mut self, fact: &Fact) -> Result<(), Violation> {
         self.stamps.check(fact)?;
+        self.epochs.check(fact)?;
         self.ballots.check(fact)?;
         self.promises.check(fact)?;
         let newly = self.chosen.check(fact)?;

@@ -38,6 +38,9 @@ impl Promises {
             }
             Fact::Asked { .. }
             | Fact::Learns { .. }
+            | Fact::Stored { .. }
+            | Fact::Committed { .. }
+            | Fact::Seated { .. }
             | Fact::Began { .. }
             | Fact::Proposed { .. }
             | Fact::Accepted { .. }

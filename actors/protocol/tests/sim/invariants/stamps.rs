@@ -18,6 +18,7 @@ impl Stamps {
     pub fn check(&mut self, fact: &Fact) -> Result<(), Violation> {
         let (Fact::Proposed { key, record, .. }
         | Fact::Accepted { key, record, .. }
+        | Fact::Stored { key, record }
         | Fact::Installed { key, record, .. }) = fact
         else {
             return Ok(());

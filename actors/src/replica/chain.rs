@@ -1,0 +1,140 @@
+//! The writer's part where keys are kept by chains: the state machine of all chains of this node, over
+//! the store and the batch's own writes.
+//!
+//! It takes the acceptor's place in the writer thread: what a message changes is in the batch's
+//! commit, and what it lets out leaves behind it. Time-outs come as work too, every
+//! [`TICK`], and like all work with the time at which they came; after a standstill of the process or of the disk they wait until what lies here unread
+//! has been read, since that silence says nothing of the others.
+
+use simpledynamo_protocol::{
+    chain::{Chain, Rows},
+    effect::Effects,
+    message::{Ask, Message},
+    ring::{NodeId, RangeId},
+    time::{Now, Time},
+};
+use std::time::Duration;
+
+use super::{Part, askers};
+
+/// How often time-outs are looked for.
+pub(super) const TICK: Duration = Duration::from_millis(10);
+
+/// A tick later than this tells of a standstill.
+const STOOD_STILL: Duration = Duration::from_millis(50);
+
+/// Ticks after a standstill in which nothing times out.
+const UNREAD: u32 = 3;
+
+/// The chains of a node, in its writer.
+pub struct Chains {
+    chain: Chain,
+    started: bool,
+    last_tick: Time,
+    unread: u32,
+}
+
+impl Chains {
+    /// Around the state machine.
+    #[must_use]
+    pub fn new(chain: Chain) -> Chains {
+        Chains { chain, started: false, last_tick: Time::default(), unread: 0 }
+    }
+
+    pub(super) fn machine(&self) -> &Chain {
+        &self.chain
+    }
+
+    pub(super) fn message(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        message: Message,
+        rows: Rows<'_>,
+        out: &mut Effects,
+    ) {
+        self.chain.message(now, from, message, rows, out);
+    }
+
+    pub(super) fn part(&mut self, now: Now, part: Part, out: &mut Effects) {
+        match part {
+            Part::Learn { ceiling } => self.chain.learn(now.mono, ceiling, out),
+            Part::Vote => self.chain.vote(out),
+        }
+    }
+
+    /// What `node` has said before counts no more.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.chain.forget(node);
+    }
+
+    /// Lets time-outs come.
+    pub(super) fn tick(&mut self, now: Now, rows: Rows<'_>, out: &mut Effects) {
+        let gap = now.mono.since(self.last_tick);
+        self.last_tick = now.mono;
+        if !self.started {
+            self.started = true;
+            self.chain.start(now, rows, out);
+        }
+        if gap > STOOD_STILL {
+            self.unread = UNREAD;
+        } else if self.unread > 0 {
+            self.unread -= 1;
+        }
+        if self.unread == 0 && self.chain.next_wake().is_some_and(|at| at <= now.mono) {
+            self.chain.wake(now, rows, out);
+        }
+    }
+
+    /// The batch is gathered.
+    pub(super) fn flush(&mut self, now: Now, rows: Rows<'_>, out: &mut Effects) {
+        self.chain.flush(now, rows, out);
+    }
+
+    /// Whether the node's listing of a range counts: for a scan it must be the tail's.
+    pub(super) fn votes(&self, range: RangeId, ask: Ask) -> bool {
+        let seat = self.chain.seat(range).filter(|seat| seat.is_level(self.chain.me()));
+        let tail = |seat: &&simpledynamo_protocol::chain::config::Seat| {
+            ask.asker != askers::SCAN || seat.config.tail() == Some(self.chain.me())
+        };
+        seat.filter(tail).is_some()
+    }
+}
+
+/// Whether a message that this node sends to itself goes back to the writer.
+pub(super) fn is_own(message: &Message) -> bool {
+    match message {
+        Message::Request(_)
+        | Message::AskDigests(_)
+        | Message::AskList(_)
+        | Message::Fetch(_)
+        | Message::ConfigRound(_)
+        | Message::Forward(_)
+        | Message::Acked(_)
+        | Message::Confirm(_)
+        | Message::Confirmed(_)
+        | Message::Survey(_)
+        | Message::Present(_)
+        | Message::Attach(_)
+        | Message::Attached(_) => true,
+        Message::Digests(_) | Message::Listed(_) | Message::Records(_) => {
+            message.asker() == Some(simpledynamo_protocol::chain::ASKER)
+        }
+        Message::Answer(_)
+        | Message::Prepare(_)
+        | Message::Promise(_)
+        | Message::Accept(_)
+        | Message::Accepted(_)
+        | Message::Refused(_)
+        | Message::Query(_)
+        | Message::State(_)
+        | Message::NoVote(_)
+        | Message::Probe(_)
+        | Message::Alive(_)
+        | Message::Missed(_)
+        | Message::Collect(_)
+        | Message::Greet(_)
+        | Message::Welcome(_)
+        | Message::Announce(_) => false,
+    }
+}

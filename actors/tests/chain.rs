@@ -1,0 +1,184 @@
+//! Chains: whole nodes, the faults that chain replication is about, on simulated time.
+
+use simpledynamo_actors::{
+    harness::{Config, Failure, Mix, Sim, ms},
+    settings::Replication,
+};
+use simpledynamo_protocol::{chain::wire::Forward, command::Reply, history::Outcome};
+
+fn config(seed: u64) -> Config {
+    Config { replication: Replication::Chain, ..Config::new(seed) }
+}
+
+fn chains(seed: u64) -> Sim {
+    config(seed).start()
+}
+
+fn value(text: &str) -> Outcome {
+    Outcome::Reply(Reply::Bulk(text.into()))
+}
+
+#[test]
+fn what_one_node_took_another_gives() -> Result<(), Failure> {
+    let mut t = chains(1);
+    assert_eq!(t.client("5554").set("greeting", "hello")?, Outcome::Reply(Reply::Ok));
+    assert_eq!(t.client("5562").get("greeting")?, value("hello"));
+    t.heal_and_settle()
+}
+
+#[test]
+fn any_node_may_die_and_come_back() -> Result<(), Failure> {
+    for (seed, node) in ["5554", "5556", "5558", "5560", "5562"].into_iter().enumerate() {
+        let mut t = chains(seed as u64);
+        t.after(ms(100), move |t| t.crash(node));
+        t.after(ms(1_500), move |t| t.restart(node).keep_disk());
+        let history = t.clients(8).run(Mix::default()).operations(600)?;
+        t.heal_and_settle()?;
+        history.assert_linearizable()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn head_dies_before_its_write_is_passed_on_and_after() -> Result<(), Failure> {
+    for nth in 1..6 {
+        let mut t = chains(nth);
+        t.crash_when(move |e| e.sent::<Forward>().nth(10 * nth));
+        let history = t.clients(6).run(Mix::default().keys(3)).operations(300)?;
+        t.heal_and_settle()?;
+        history.assert_linearizable()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn tail_dies_before_it_answers() -> Result<(), Failure> {
+    for nth in 1..6 {
+        let mut t = chains(nth);
+        t.crash_when(move |e| e.received::<Forward>().nth(10 * nth));
+        let history = t.clients(6).run(Mix::default().keys(3)).operations(300)?;
+        t.heal_and_settle()?;
+        history.assert_linearizable()?;
+    }
+    Ok(())
+}
+
+/// The chain goes on without it; when it wakes up, the reads before it are not answered from what it
+/// held ten seconds ago.
+#[test]
+fn tail_paused_for_ten_seconds_never_answers_stale() -> Result<(), Failure> {
+    for seed in 0..10 {
+        let mut t = chains(seed);
+        for (after, node) in [(100, "5554"), (11_000, "5560"), (22_000, "5558")] {
+            t.after(ms(after), move |t| t.pause(node, ms(10_000)));
+        }
+        let history = t.clients(8).run(Mix::default().keys(6)).operations(3_000)?;
+        t.heal_and_settle()?;
+        history.assert_linearizable()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn wiped_node_joins_anew() -> Result<(), Failure> {
+    let mut t = chains(8);
+    t.clients(4).run(Mix::default()).operations(200)?;
+    t.restart("5554").wipe_disk();
+    let history = t.clients(4).run(Mix::default()).operations(400)?;
+    t.heal_and_settle()?;
+    Ok(history.assert_linearizable()?)
+}
+
+#[test]
+fn cut_off_node_comes_back() -> Result<(), Failure> {
+    for seed in 0..4 {
+        let mut t = chains(seed);
+        t.after(ms(100), |t| {
+            t.partition(&["5560"]);
+        });
+        t.after(ms(3_000), |t| t.heal());
+        let history = t.clients(6).run(Mix::default()).operations(600)?;
+        t.heal_and_settle()?;
+        history.assert_linearizable()?;
+    }
+    Ok(())
+}
+
+/// It hears nobody, so it fears that all others are gone, and they hear what it proposes.
+#[test]
+fn deaf_node_shuts_nobody_out() -> Result<(), Failure> {
+    let mut t = chains(12);
+    // Its joins are the last changes of its chains: it may write to their registers at once.
+    t.after(ms(100), |t| t.pause("5560", ms(600)));
+    let history = t.clients(8).run(Mix::default().keys(40)).operations(1_500)?;
+    history.assert_linearizable()?;
+    t.until_serving()?;
+    t.partition(&["5554", "5556", "5558", "5562"]).one_way();
+    t.clients(5).run(Mix::default().keys(40)).operations(400)?;
+    for n in 0..40 {
+        let said = t.client("5554").set(&format!("deaf-{n}"), "v")?;
+        assert_eq!(said, Outcome::Reply(Reply::Ok), "deaf-{n}");
+    }
+    t.heal_and_settle()
+}
+
+/// With two of a key's three nodes gone the chain stops, and says that nothing was applied.
+#[test]
+fn one_of_three_says_that_it_cannot() -> Result<(), Failure> {
+    let mut t = chains(9);
+    // Of five nodes two are gone: every range that has both is left with one.
+    for node in ["5554", "5558"] {
+        t.crash(node);
+    }
+    let history = t.clients(6).run(Mix::default().keys(40)).operations(400)?;
+    let refused = |outcome: &Outcome| *outcome == Outcome::NotApplied;
+    assert!(history.operations.iter().any(|operation| refused(&operation.outcome)));
+    assert_eq!(t.client("5556").get("x")?, t.client("5560").get("x")?);
+    t.restart("5554").keep_disk();
+    t.restart("5558").keep_disk();
+    t.heal_and_settle()?;
+    Ok(history.assert_linearizable()?)
+}
+
+/// Messages of this type that have left a node.
+fn sent(t: &Sim, name: &str) -> usize {
+    // Arrivals are indented.
+    let sent = |line: &&String| line.get(12..).is_some_and(|rest| !rest.starts_with(' '));
+    let named = |line: &&String| line.split(' ').any(|word| word == name);
+    t.messages().iter().filter(sent).filter(named).count()
+}
+
+/// In a chain of three a write is passed on twice and answered once; a read goes to the tail, which
+/// asks one other node, once for all that wait.
+#[test]
+fn messages_of_a_write_and_of_a_read() -> Result<(), Failure> {
+    const EACH: usize = 60;
+    let mut t = Config { keep_log: true, ..config(10) }.start();
+    t.advance(ms(1_000))?;
+    for n in 0..EACH {
+        t.client("5554").set(&format!("k{n}"), "v")?;
+    }
+    assert_eq!(sent(&t, "Forward"), 2 * EACH);
+    // Where the tail is the asking node itself no answer travels.
+    assert!(sent(&t, "Answer") <= EACH);
+    assert_eq!(sent(&t, "Confirm"), 0);
+    for n in 0..EACH {
+        t.client("5554").get(&format!("k{n}"))?;
+    }
+    assert_eq!(sent(&t, "Forward"), 2 * EACH, "a read passes nothing on");
+    assert_eq!(sent(&t, "Confirm"), EACH);
+    assert_eq!(sent(&t, "Confirmed"), EACH);
+    Ok(())
+}
+
+/// A busy tail asks once for many reads.
+#[test]
+fn reads_share_confirmations() -> Result<(), Failure> {
+    let mut t = Config { keep_log: true, ..config(11) }.start();
+    let history = t.clients(40).run(Mix::default().keys(1)).operations(2_000)?;
+    let reads = history.operations.iter().filter(|it| it.command.is_read()).count();
+    let asked = sent(&t, "Confirm");
+    println!("{reads} reads, {asked} confirmations");
+    assert!(reads > 200 && asked * 2 < reads, "{reads} reads, {asked} confirmations");
+    Ok(())
+}
