@@ -130,10 +130,9 @@ async fn offer(run: Rc<Run>, clients: Rc<dyn Clients>, begin: Instant, until: In
             return;
         }
         // Also where it is late, so that replies are read between.
-        if due > Instant::now() || number.is_multiple_of(64) {
-            if let Err(error) = timer.until(due).await {
-                return eprintln!("load: the timer failed: {error}");
-            }
+        let pause = due > Instant::now() || number.is_multiple_of(64);
+        if pause && let Err(error) = timer.until(due).await {
+            return eprintln!("load: the timer failed: {error}");
         }
         clients.issue((number % run.plan.connections as u64) as usize, due);
     }

@@ -86,8 +86,10 @@ fn line(text: &mut String, line: &str) {
 }
 
 fn heading(text: &mut String, title: &str, columns: &[String]) {
-    line(text, &format!("\n{title}\n"));
-    line(text, &format!("| {} |", columns.join(" | ")));
+    if !title.is_empty() {
+        line(text, &format!("\n{title}"));
+    }
+    line(text, &format!("\n| {} |", columns.join(" | ")));
     line(text, &format!("|{}", "---|".repeat(columns.len())));
 }
 
@@ -105,7 +107,7 @@ fn rank(system: &str) -> usize {
 }
 
 /// Systems of a kind of record, in the report's order.
-pub fn systems<'a>(cells: &'a Cells, wanted: impl Fn(&Key) -> bool) -> Vec<&'a str> {
+pub fn systems(cells: &Cells, wanted: impl Fn(&Key) -> bool) -> Vec<&str> {
     let found: BTreeSet<_> = cells
         .keys()
         .filter(|key| wanted(key))
@@ -155,10 +157,10 @@ fn throughput(text: &mut String, cells: &Cells) {
         return;
     }
     line(text, "\n## Closed loop");
-    line(
-        text,
-        &format!("\nRounds of one cell differ by up to {:.0} % of their median.", spread(cells)),
-    );
+    if cells.values().any(|runs| runs.len() > 1) {
+        let spread = spread(cells);
+        line(text, &format!("\nRounds of one cell differ by up to {spread:.0} % of their median."));
+    }
     line(
         text,
         "\nCPU: processor time of all server processes together and, after the plus, of the generator.",
