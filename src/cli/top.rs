@@ -140,7 +140,7 @@ impl Screen {
         let block = Block::bordered().title(format!(" operations a second, at most {most} "));
         frame.render_widget(Sparkline::default().data(rates).block(block), picture);
         frame.render_widget(
-            Line::from("q quits; a second a look; figures are those of five seconds").dim(),
+            Line::from("q quits; redrawn every second; figures are those of five seconds").dim(),
             keys,
         );
     }
