@@ -426,6 +426,10 @@ impl Record {
         self.from = Place { node: from, actor: speaker };
         self.to = Place { node: to, actor: hearer };
         self.kind = message.name();
+        self.content(message);
+    }
+
+    fn content(&mut self, message: &Message) {
         match message {
             Message::Request(m) => {
                 (self.request, self.attempt) = (m.op, m.attempt);
