@@ -242,7 +242,6 @@ impl Cluster {
         for effect in effects {
             let Some(node) = self.nodes.get_mut(&id) else { return };
             match effect {
-                Effect::Note(_) => {}
                 Effect::Persist(Write::Put(key, record)) => {
                     let line = format!("  {id} stores {key} {record}");
                     node.rows.insert(key, record);
