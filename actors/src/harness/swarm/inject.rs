@@ -84,7 +84,7 @@ impl Injector {
             Injector { case: Rc::new(case.clone()), met: Rc::default(), over: Rc::default() };
         injector.see_clocks(world);
         for (number, planned) in case.selected() {
-            let (planned, injector) = (planned.clone(), injector.clone());
+            let injector = injector.clone();
             let mark = 1 + number as u64;
             world.after(planned.at, move |world| {
                 if !injector.over.get() && injector.strike(&planned, mark, world) {
