@@ -11,6 +11,7 @@
 //! | `crash NODE`, `restart NODE` | memory is lost, what was stored is not |
 //! | `pause NODE`, `resume NODE` | what is sent to it waits, and so does what it would do |
 //! | `wipe NODE` | comes back with an empty store, which the others know to be another |
+//! | `regains NODE`, `regained NODE` | restarted now, it would have to learn anew; no more |
 //! | `clock MS` | the wall clocks show this from now on |
 //! | `show` | what each node holds of `x`, and its seat |
 //!
@@ -445,6 +446,11 @@ impl Runner for Cluster {
                 let id = self.node(&mut args)?;
                 self.crash(id);
                 self.restart(id, true);
+            }
+            "regains" | "regained" => {
+                let id = self.node(&mut args)?;
+                let regaining = command.name == "regains";
+                self.nodes.get_mut(&id).ok_or("no such node")?.chain.regaining(regaining);
             }
             "clock" => self.now.wall = args.next_pos().ok_or("what time?")?.parse()?,
             "show" => self.show(),

@@ -52,7 +52,7 @@ impl Range {
     fn fitness(&self, core: &Core) -> Fitness {
         let head = self.seat.config.head() == Some(core.me);
         match () {
-            () if self.serves(core) => Fitness::Level,
+            () if self.serves(core) && !core.regaining => Fitness::Level,
             () if core.votes() && self.seat.pure && !head => Fitness::Copying,
             () => Fitness::Lost,
         }

@@ -51,6 +51,13 @@ impl Chain {
         self.vote_if_learned();
     }
 
+    /// Whether this node, started anew, would count as one that has lost its store: until it is level
+    /// in all its ranges and that is on record. As long, no chain may rest on what it holds, however
+    /// complete: it is a member, and answers as a tail, but is not the one that others leave behind.
+    pub fn regaining(&mut self, regaining: bool) {
+        self.core.regaining = regaining;
+    }
+
     /// To be called when `node` is found to have lost its store, **before it is welcomed**; nothing
     /// it said before may be handed in afterwards.
     pub fn forget(&mut self, node: NodeId) {

@@ -112,6 +112,8 @@ struct Core {
     /// The largest version of a collected tombstone: a key without a row begins above it.
     absent_floor: u64,
     incarnation: u64,
+    /// After a restart it would have to learn once more: see [`Chain::regaining`].
+    regaining: bool,
     /// Counts questions.
     asks: u64,
     /// Counts operations on configurations.
@@ -209,7 +211,9 @@ impl Chain {
         let register = Durable { ceiling: durable.ceiling, absent_floor: 0 };
         let acceptor = Acceptor::new(me, register, standing);
         let absent_floor = durable.absent_floor;
-        let mut core = Core { me, settings, acceptor, absent_floor, incarnation, asks: 0, ops: 0 };
+        let (regaining, asks, ops) = (false, 0, 0);
+        let mut core =
+            Core { me, settings, acceptor, absent_floor, incarnation, regaining, asks, ops };
         let ids = core.settings.ring.ranges_of(me);
         let ranges = ids.into_iter().map(|id| (id, Range::new(&mut core, id, kept, now))).collect();
         Chain { core, ranges }

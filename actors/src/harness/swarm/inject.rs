@@ -37,7 +37,7 @@ struct Return {
 pub(super) struct Disturbed(BTreeMap<NodeId, Vec<(u64, u64)>>);
 
 impl Disturbed {
-    fn note(&mut self, node: NodeId, from: u64, to: u64) {
+    pub(super) fn note(&mut self, node: NodeId, from: u64, to: u64) {
         let spans = self.0.entry(node).or_default();
         match spans.last_mut().filter(|(_, end)| from <= *end + 2 * micros(LOOK_EVERY)) {
             Some((_, end)) => *end = to.max(*end),
@@ -120,7 +120,8 @@ impl Injector {
                 let down = met.downtime.remove(&node).unwrap_or(micros(DOWN));
                 let back =
                     *met.returns.entry(node).or_insert(Return { at: now + down, wipe: false });
-                met.disturbed.note(node, now, now);
+                // It may have died right after the last look.
+                met.disturbed.note(node, now.saturating_sub(micros(LOOK_EVERY)), now);
                 if back.at <= now && !self.over.get() {
                     met.returns.remove(&node);
                     drop(met);
