@@ -82,7 +82,7 @@ fn by_system(
     y: impl Fn(&Record) -> f64,
 ) -> Vec<Line> {
     let wanted =
-        |key: &Key| key.kind == "cell" && key.workload == Some(workload) && key.pipeline == 1;
+        |key: &Key| key.kind == "throughput" && key.workload == Some(workload) && key.pipeline == 1;
     let line = |system: &str| {
         let mine = cells.iter().filter(|(key, _)| wanted(key) && key.system == system);
         (system.to_owned(), mine.map(|(key, runs)| (x(key), median(runs, &y))).collect())
