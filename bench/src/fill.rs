@@ -8,14 +8,7 @@ use crate::{
     resp::{self, Reply},
 };
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use std::{
-    cell::RefCell,
-    io,
-    net::SocketAddr,
-    ops::Range,
-    rc::Rc,
-    time::Duration,
-};
+use std::{cell::RefCell, io, net::SocketAddr, ops::Range, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::{JoinSet, spawn_local},
@@ -155,10 +148,8 @@ async fn write_one(protocol: Protocol, address: SocketAddr) -> io::Result<()> {
             }
         }
         Protocol::Etcd => {
-            let put = PutRequest {
-                key: Bytes::from_static(b"ready"),
-                value: Bytes::from_static(b"yes"),
-            };
+            let put =
+                PutRequest { key: Bytes::from_static(b"ready"), value: Bytes::from_static(b"yes") };
             let answer = Channel::open(address).await?.call(PUT, &put).await;
             answer.map(|_| ()).map_err(|error| io::Error::other(format!("{error:?}")))
         }

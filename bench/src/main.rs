@@ -67,7 +67,9 @@ fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-            eprintln!("load: interrupted; what was measured is kept, the next run goes on from there");
+            eprintln!(
+                "load: interrupted; what was measured is kept, the next run goes on from there"
+            );
             ExitCode::from(130)
         }
         Err(error) => {

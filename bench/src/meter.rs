@@ -54,6 +54,8 @@ pub struct Record {
     pub error: Option<String>,
     /// The longest time without a success.
     pub gap_us: f64,
+    /// Whether it lasted until the end of the run: it is at least so long.
+    pub gap_at_end: bool,
     /// Processor time of all server processes for one operation; none where one died.
     pub server_cpu_us: Option<f64>,
     /// Processor time of this generator for one operation.
@@ -84,11 +86,16 @@ impl Record {
         }
         let mut told = format!("{:.0}/s, p99 {:.2} ms", self.ops_per_second, self.p99_us / 1e3);
         if self.kind == "failover" {
-            let _ = write!(told, ", gap {:.1} ms, slowest on others {:.1} ms", self.gap_us / 1e3,
-                self.slowest_live_us / 1e3);
+            let _ = write!(
+                told,
+                ", gap {:.1} ms, slowest on others {:.1} ms",
+                self.gap_us / 1e3,
+                self.slowest_live_us / 1e3
+            );
         }
         if self.errors > 0 {
-            let _ = write!(told, ", {} errors: {}", self.errors, self.error.as_deref().unwrap_or("-"));
+            let _ =
+                write!(told, ", {} errors: {}", self.errors, self.error.as_deref().unwrap_or("-"));
         }
         told
     }
@@ -174,7 +181,9 @@ impl Meter {
         server: Option<Duration>,
         generator: Option<Duration>,
     ) -> Record {
-        self.gap = self.gap.max(self.until.saturating_duration_since(self.last));
+        let last = self.until.saturating_duration_since(self.last);
+        let gap_at_end = last > self.gap;
+        self.gap = self.gap.max(last);
         let seconds = (self.until - self.from).as_secs_f64();
         let quantile = |q| self.latencies.value_at_quantile(q) as f64 / 1e3;
         let each = |time: Duration| micros(time) / (self.operations + self.errors).max(1) as f64;
@@ -198,6 +207,7 @@ impl Meter {
             max_us: micros(self.slowest),
             errors: self.errors,
             gap_us: micros(self.gap),
+            gap_at_end,
             server_cpu_us: server.map(each),
             generator_cpu_us: each(generator.unwrap_or_default()),
             generator_busy: generator.unwrap_or_default().as_secs_f64() / seconds,
@@ -259,7 +269,7 @@ mod tests {
         meter.failed(start + 200 * MS, start + 250 * MS, true, "too late to count");
         let record = meter.record(&plan(), None, None);
         assert_eq!((record.operations, record.errors, record.errors_live), (1, 1, 0));
-        assert!((record.gap_us - 99_000.0).abs() < 1.0, "{}", record.gap_us);
+        assert!((record.gap_us - 99_000.0).abs() < 1.0 && record.gap_at_end, "{record:?}");
         assert!((record.max_us - 48_000.0).abs() < 1.0, "{}", record.max_us);
         assert_eq!(record.error.as_deref(), Some("refused"));
         assert!((record.slowest_live_us - 1_000.0).abs() < 1.0);

@@ -46,7 +46,7 @@ Open loop over all keys, half reads and half writes, from 32 clients; the victim
 seconds. Clients give a silent connection up after one second and go to the next server, of Redis to the one that the
 Sentinels name (`down-after-milliseconds 1000`). etcd with its default times.
 
-- *gap*: the longest time without a success of any client.
+- *gap*: the longest time without a success of any client; with `≥` it had not ended when the run did.
 - *slowest, others*: the slowest operation that ended on a connection to another server than the victim, failed ones included.
 - *slowest*: of all; what was sent to the victim before the blow and never answered counts until its client gives up.";
 
@@ -72,11 +72,8 @@ const SWEEPS: [(&str, &str, &str); 4] = [
 ];
 
 /// Figures that are no runs.
-const FIGURES: [(&str, &str); 3] = [
-    ("start", "Start"),
-    ("catch-up", "Catch-up"),
-    ("cache", "More data than memory: resident"),
-];
+const FIGURES: [(&str, &str); 3] =
+    [("start", "Start"), ("catch-up", "Catch-up"), ("cache", "More data than memory: resident")];
 
 /// The whole report.
 pub fn write(records: &[Record], cells: &Cells, plots: &[String]) -> String {
@@ -192,8 +189,9 @@ fn throughput(text: &mut String, cells: &Cells) {
          `*`: the generator used more than nine tenths of its processor, so the server may be able to do more.",
     );
     for (workload, pipeline) in groups {
-        let here =
-            |key: &Key| key.kind == "throughput" && key.workload == workload && key.pipeline == pipeline;
+        let here = |key: &Key| {
+            key.kind == "throughput" && key.workload == workload && key.pipeline == pipeline
+        };
         let clients: BTreeSet<_> =
             cells.keys().filter(|key| here(key)).map(|key| key.connections).collect();
         let deep = if pipeline > 1 { format!(", pipelined by {pipeline}") } else { String::new() };
@@ -368,7 +366,7 @@ fn failover(text: &mut String, cells: &Cells) {
                     system.to_owned(),
                     key.blow.clone().unwrap_or_default(),
                     key.name.clone().unwrap_or_default(),
-                    ms(median(runs, |run| run.gap_us)),
+                    gap(runs),
                     ms(median(runs, |run| run.slowest_live_us)),
                     ms(median(runs, |run| run.max_us)),
                     ms(median(runs, |run| run.p99_us)),
@@ -378,6 +376,12 @@ fn failover(text: &mut String, cells: &Cells) {
             );
         }
     }
+}
+
+/// The longest time without a success; with `≥` where the run ended before there was one.
+fn gap(runs: &[Record]) -> String {
+    let mark = if runs.iter().any(|run| run.gap_at_end) { "≥ " } else { "" };
+    format!("{mark}{}", ms(median(runs, |run| run.gap_us)))
 }
 
 fn sweeps(text: &mut String, cells: &Cells) {

@@ -147,7 +147,10 @@ impl Suite {
         let blocks = size.settings().blocks();
         if self.list {
             let mut out = io::stdout().lock();
-            return blocks.iter().flat_map(|block| &block.parts).try_for_each(|it| writeln!(out, "{}", it.name));
+            return blocks
+                .iter()
+                .flat_map(|block| &block.parts)
+                .try_for_each(|it| writeln!(out, "{}", it.name));
         }
         let results = self.here.join("results");
         fs::create_dir_all(&results)?;
@@ -211,7 +214,8 @@ impl Session {
 
     fn measure(&mut self, blocks: &[Block], suite: &Suite) -> io::Result<()> {
         let left = |session: &Session, block: &Block| -> Vec<usize> {
-            let wanted = |part: &Part| chosen(&part.name, &suite.only) && !session.is_measured(&part.name);
+            let wanted =
+                |part: &Part| chosen(&part.name, &suite.only) && !session.is_measured(&part.name);
             (0..block.parts.len()).filter(|at| wanted(&block.parts[*at])).collect()
         };
         let of = |block: &Block| -> (usize, f64) {
@@ -231,13 +235,17 @@ impl Session {
             self.say("all of it has been measured; --again measures it again");
             return Ok(());
         }
-        self.say(&format!("{count} of {all} parts, about {:.0} minutes", (seconds / 60.0).max(1.0)));
+        self.say(&format!(
+            "{count} of {all} parts, about {:.0} minutes",
+            (seconds / 60.0).max(1.0)
+        ));
         self.save()?;
         self.about(suite)?;
         for (block, (count, seconds)) in blocks.iter().zip(sizes) {
             if count > 0 {
                 self.say(&format!("{}: {count} parts, about {seconds:.0} s", block.title));
-                let parts: Vec<_> = left(self, block).into_iter().map(|at| &block.parts[at]).collect();
+                let parts: Vec<_> =
+                    left(self, block).into_iter().map(|at| &block.parts[at]).collect();
                 self.block(block, &parts)?;
             }
         }
@@ -315,21 +323,40 @@ impl Session {
             line.trim_start_matches(start).trim_matches([' ', '\t', ':']).to_owned()
         };
         let cores = std::thread::available_parallelism()?;
-        let git = told("git", &["-C", &suite.here.display().to_string(), "describe", "--always", "--dirty"]);
+        let git = told(
+            "git",
+            &["-C", &suite.here.display().to_string(), "describe", "--always", "--dirty"],
+        );
         let lines = [
-            format!("measured: `bench/run`, size `{}`, {} rounds of {} s a run", suite.size().name(),
-                self.settings.rounds, self.settings.seconds),
-            format!("processor: {}, {cores} of them for servers and generator together",
-                first("/proc/cpuinfo", "model name")),
+            format!(
+                "measured: `bench/run`, size `{}`, {} rounds of {} s a run",
+                suite.size().name(),
+                self.settings.rounds,
+                self.settings.seconds
+            ),
+            format!(
+                "processor: {}, {cores} of them for servers and generator together",
+                first("/proc/cpuinfo", "model name")
+            ),
             format!("memory: {}", first("/proc/meminfo", "MemTotal")),
             format!("kernel: Linux {}", first("/proc/sys/kernel/osrelease", "")),
-            format!("file system: {}", told("stat", &["-f", "-c", "%T", &suite.here.display().to_string()])),
+            format!(
+                "file system: {}",
+                told("stat", &["-f", "-c", "%T", &suite.here.display().to_string()])
+            ),
             format!("load average before: {}", first("/proc/loadavg", "")),
-            format!("SimpleDynamo: {}, commit {git}", told(&self.dynamo.display().to_string(), &["--version"])),
+            format!(
+                "SimpleDynamo: {}, commit {git}",
+                told(&self.dynamo.display().to_string(), &["--version"])
+            ),
             format!("etcd: {}", told("etcd", &["--version"])),
             format!("Redis: {}", told("redis-server", &["--version"])),
         ];
-        let record = |line: String| Record { kind: "about".to_owned(), name: Some(line), ..Record::default() };
+        let record = |line: String| Record {
+            kind: "about".to_owned(),
+            name: Some(line),
+            ..Record::default()
+        };
         self.records.extend(lines.map(record));
         self.save()
     }
@@ -344,7 +371,8 @@ fn told(program: &str, arguments: &[&str]) -> String {
 
 /// Which program is measured: a number made of its bytes.
 fn build(dynamo: &std::path::Path) -> io::Result<String> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dynamo.display()));
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", dynamo.display()));
     let mut hasher = DefaultHasher::new();
     fs::read(dynamo).map_err(named)?.hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))

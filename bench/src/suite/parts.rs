@@ -2,9 +2,7 @@
 
 use super::{
     Session, alone,
-    plan::{
-        BLOW_AFTER, Block, CACHE_VALUE, FAILOVER_CLIENTS, FAILOVER_RATE, Part, Task, wait,
-    },
+    plan::{BLOW_AFTER, Block, CACHE_VALUE, FAILOVER_CLIENTS, FAILOVER_RATE, Part, Task, wait},
     servers::{Group, IDS, Servers},
 };
 use crate::{
@@ -234,7 +232,8 @@ impl Session {
             };
             let megabytes = servers.resident(at)? as f64 / 1e6;
             let (system, title) = (servers.group.name(), servers.title(at));
-            records.push(Record { keys: held, ..figure("memory", system, &title, megabytes, "MB") });
+            records
+                .push(Record { keys: held, ..figure("memory", system, &title, megabytes, "MB") });
         }
         Ok(records)
     }

@@ -68,19 +68,19 @@ use Workload::{Mixed, Read, Write, Zipf};
 
 const QUICK: Settings = Settings {
     rounds: 1,
-    seconds: 0.5,
-    warmup: 0.2,
+    seconds: 0.4,
+    warmup: 0.1,
     keys: 20_000,
     shapes: &[(1, 1), (64, 1), (64, 16)],
     workloads: &[Write, Read, Mixed, Zipf],
-    after_blow: 3.0,
+    after_blow: 4.0,
     victims: &[2],
     many_keys: 100_000,
     key_counts: &[10_000, 100_000],
     value_sizes: &[10, 1_000, 100_000, 1 << 20],
     client_counts: &[1, 64, 1_000],
     cache_keys: 20_000,
-    ring_sizes: &[5, 20],
+    ring_sizes: &[5, 15],
 };
 
 const DEFAULT: Settings = Settings {
@@ -89,7 +89,7 @@ const DEFAULT: Settings = Settings {
     warmup: 0.2,
     keys: 100_000,
     shapes: &[(1, 1), (16, 1), (64, 1), (256, 1), (1, 16), (16, 16), (64, 16), (256, 16)],
-    after_blow: 4.0,
+    after_blow: 6.0,
     victims: &[0, 1, 2, 3, 4],
     many_keys: 1_000_000,
     key_counts: &[10_000, 100_000, 1_000_000],
@@ -236,10 +236,18 @@ impl Settings {
             for workload in self.workloads.iter().filter(makes_sense).copied() {
                 for (connections, pipeline) in self.shapes.iter().copied() {
                     let word = word(workload);
-                    let name = format!("throughput/{system}/{word}/{connections}/{pipeline}/r{round}");
+                    let name =
+                        format!("throughput/{system}/{word}/{connections}/{pipeline}/r{round}");
                     let kind = "throughput";
-                    let task =
-                        Task::Run { kind, system, round, workload, connections, pipeline, refill: None };
+                    let task = Task::Run {
+                        kind,
+                        system,
+                        round,
+                        workload,
+                        connections,
+                        pipeline,
+                        refill: None,
+                    };
                     parts.push(part(name, self.run_seconds(), task));
                 }
             }
@@ -257,12 +265,15 @@ impl Settings {
 
     fn failover(&self, group: Group, blow: Blow) -> Block {
         let word = if blow == Blow::Kill { "kill" } else { "stop" };
-        let victims: Vec<Option<usize>> =
-            if group.is_ring() { self.victims.iter().map(|at| Some(*at)).collect() } else { vec![None] };
+        let victims: Vec<Option<usize>> = if group.is_ring() {
+            self.victims.iter().map(|at| Some(*at)).collect()
+        } else {
+            vec![None]
+        };
         let parts = victims.into_iter().map(|victim| {
             let whom = victim.map_or("leader".to_owned(), |at| IDS[at].to_string());
             let name = format!("failover/{}/{word}/{whom}", group.name());
-            let seconds = BLOW_AFTER + self.after_blow + 4.0;
+            let seconds = BLOW_AFTER + self.after_blow + 1.0;
             part(name, seconds, Task::Failover { blow, victim })
         });
         let title = format!("failover of {}, {word}", group.name());
@@ -274,10 +285,10 @@ impl Settings {
         let mut parts = vec![
             part(format!("start/{name}"), 0.1, Task::Start),
             part(format!("memory/{name}"), 5.0, Task::Memory),
-            part(format!("restart/{name}"), 8.0, Task::Restart),
+            part(format!("restart/{name}"), 3.0, Task::Restart),
         ];
         if group.is_ring() {
-            let seconds = 5.0 + self.many_keys as f64 / 50_000.0;
+            let seconds = 2.0 + self.many_keys as f64 / 50_000.0;
             parts.push(part(format!("catch-up/{name}"), seconds, Task::CatchUp));
         }
         let title = format!("{name} with {} keys", self.many_keys);
@@ -296,8 +307,9 @@ impl Settings {
         for (value, workload) in values.iter().flat_map(|value| [(*value, Write), (*value, Read)]) {
             let (word_of, connections, refill) = shape(value);
             let name = format!("{kind}/{}/{word_of}/{}", group.name(), word(workload));
-            let written = if workload == Write { refill.map_or(0, |(keys, _)| keys) } else { 0 };
-            let seconds = self.run_seconds() + fill_seconds(written);
+            // Reads find what the writes before them found.
+            let (keys, bytes) = refill.filter(|_| workload == Write).unwrap_or_default();
+            let seconds = self.run_seconds() + fill_seconds(keys, bytes);
             let system = group.name();
             let task =
                 Task::Run { kind, system, round: 1, workload, connections, pipeline: 1, refill };
@@ -312,13 +324,25 @@ impl Settings {
             (bytes.to_string(), 16, Some((keys, bytes)))
         };
         let parts = self.sweep(group, "sizes", self.value_sizes, shape);
-        Block { title: "sizes of values".to_owned(), group: Some(group), limits: "", fill: 0, parts }
+        Block {
+            title: "sizes of values".to_owned(),
+            group: Some(group),
+            limits: "",
+            fill: 0,
+            parts,
+        }
     }
 
     fn key_counts(&self, group: Group) -> Block {
         let shape = |keys: u64| (keys.to_string(), 64, Some((keys, 100)));
         let parts = self.sweep(group, "keys", self.key_counts, shape);
-        Block { title: "numbers of keys".to_owned(), group: Some(group), limits: "", fill: 0, parts }
+        Block {
+            title: "numbers of keys".to_owned(),
+            group: Some(group),
+            limits: "",
+            fill: 0,
+            parts,
+        }
     }
 
     fn client_counts(&self, group: Group) -> Block {
@@ -349,16 +373,16 @@ fn alone(title: &str, part: Part) -> Block {
     Block { title: title.to_owned(), group: None, limits: "", fill: 0, parts: vec![part] }
 }
 
-/// How long so many keys take to be written, about.
-fn fill_seconds(keys: u64) -> f64 {
-    keys as f64 / 40_000.0
+/// How long so many keys and their values take to be written, about.
+fn fill_seconds(keys: u64, bytes: usize) -> f64 {
+    keys as f64 / 50_000.0 + (keys * bytes as u64) as f64 / 20e6
 }
 
 impl Block {
     /// About how long it takes with these of its parts.
     pub fn seconds(&self, parts: &[&Part]) -> f64 {
         let start = if self.group.is_some() { 1.5 } else { 0.0 };
-        start + fill_seconds(self.fill) + parts.iter().map(|part| part.seconds).sum::<f64>()
+        start + fill_seconds(self.fill, 100) + parts.iter().map(|part| part.seconds).sum::<f64>()
     }
 }
 
@@ -383,7 +407,8 @@ mod tests {
     fn every_part_has_a_name_of_its_own() {
         for size in [Size::Quick, Size::Default, Size::Full] {
             let blocks = size.settings().blocks();
-            let names: Vec<_> = blocks.iter().flat_map(|block| &block.parts).map(|it| &it.name).collect();
+            let names: Vec<_> =
+                blocks.iter().flat_map(|block| &block.parts).map(|it| &it.name).collect();
             assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len());
         }
     }

@@ -109,11 +109,8 @@ impl Servers {
         }
         fs::create_dir_all(dir)?;
         let ports = free_ports(3 * IDS.len())?;
-        let asked = if group.protocol() == Protocol::Etcd || group.is_ring() {
-            group.servers()
-        } else {
-            1
-        };
+        let asked =
+            if group.protocol() == Protocol::Etcd || group.is_ring() { group.servers() } else { 1 };
         let mut servers = Servers {
             group,
             addresses: ports.iter().take(asked).map(|port| local(*port)).collect(),
@@ -159,7 +156,10 @@ impl Servers {
     }
 
     fn spawn(&self, mut command: Command, name: &str) -> io::Result<Child> {
-        let log = File::options().create(true).append(true).open(self.dir.join(name.to_owned() + ".log"))?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join(name.to_owned() + ".log"))?;
         command.stdin(std::process::Stdio::null()).stdout(log.try_clone()?).stderr(log);
         // A group of its own: Ctrl-C is for this process, which then ends the others.
         command.process_group(0);
@@ -258,7 +258,9 @@ impl Servers {
             self.check()?;
             if Instant::now() > until {
                 let name = self.group.name();
-                return Err(io::Error::other(format!("{name}: nobody {what} in {PATIENCE:?}: {why}")));
+                return Err(io::Error::other(format!(
+                    "{name}: nobody {what} in {PATIENCE:?}: {why}"
+                )));
             }
             std::thread::sleep(LOOK);
         }
@@ -349,7 +351,8 @@ impl Servers {
     /// Resident memory of a server, bytes.
     pub fn resident(&self, at: usize) -> io::Result<u64> {
         let gone = || io::Error::other("a server is gone");
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid(at).ok_or_else(gone)?))?;
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid(at).ok_or_else(gone)?))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         Ok(kilobytes.ok_or_else(gone)? * 1024)
@@ -397,7 +400,8 @@ impl Servers {
         }
         self.wait_for("knows the other Sentinels", |servers, _| {
             for sentinel in &servers.sentinels {
-                let told = ask(*sentinel, "SENTINEL MASTER bench\r\nQUIT\r\n")?.replace("\r\n", " ");
+                let told =
+                    ask(*sentinel, "SENTINEL MASTER bench\r\nQUIT\r\n")?.replace("\r\n", " ");
                 if !told.contains("num-slaves $1 2") || !told.contains("num-other-sentinels $1 2") {
                     return Err(io::Error::other("the Sentinels do not know all"));
                 }
