@@ -22,8 +22,10 @@ use std::{
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 /// The nodes of the ring.
 pub const IDS: [u32; 5] = [5554, 5556, 5558, 5560, 5562];
-/// How long servers may take to come up, or to get level.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long servers may take to come up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a node may take to copy all that it lacks.
+const LEVEL_TIME: Duration = Duration::from_secs(300);
 /// How long a server may take to end when it is asked to.
 const END_TIME: Duration = Duration::from_secs(10);
 /// Between two looks.
@@ -227,27 +229,28 @@ impl Servers {
     /// Waits until every server takes a write, and Redis' replicas follow.
     pub fn ready(&mut self) -> io::Result<()> {
         let (protocol, addresses) = (self.protocol, self.addresses.clone());
-        self.wait_for("takes writes", |_, interrupt| {
+        self.wait_for(PATIENCE, "takes writes", |_, interrupt| {
             addresses.iter().try_for_each(|at| alone(interrupt, fill::takes_writes(protocol, *at)))
         })?;
         if self.group.is_ring() || self.protocol == Protocol::Etcd {
             return Ok(());
         }
         let master = self.addresses[0];
-        self.wait_for("has two replicas", |_, _| {
+        self.wait_for(PATIENCE, "has two replicas", |_, _| {
             let told = ask(master, "INFO replication\r\nQUIT\r\n")?;
             let online = told.matches("state=online").count();
             if online == 2 { Ok(()) } else { Err(io::Error::other(format!("{online} replicas"))) }
         })
     }
 
-    /// Asks until there is no error; the last one after [`PATIENCE`], or at once where a server died.
+    /// Asks until there is no error; the last one when the patience ends, or at once where a server died.
     fn wait_for<T>(
         &mut self,
+        patience: Duration,
         what: &str,
         mut look: impl FnMut(&Servers, &Interrupt) -> io::Result<T>,
     ) -> io::Result<T> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience;
         let interrupt = self.interrupt.clone();
         loop {
             let why = match look(self, &interrupt) {
@@ -259,7 +262,7 @@ impl Servers {
             if Instant::now() > until {
                 let name = self.group.name();
                 return Err(io::Error::other(format!(
-                    "{name}: nobody {what} in {PATIENCE:?}: {why}"
+                    "{name}: nobody {what} in {patience:?}: {why}"
                 )));
             }
             std::thread::sleep(LOOK);
@@ -367,7 +370,7 @@ impl Servers {
 
     /// Waits until a node of a ring serves, holds all it had missed and every node trusts every other.
     pub fn level(&mut self, at: usize) -> io::Result<serde_json::Value> {
-        self.wait_for("is level", |servers, _| {
+        self.wait_for(LEVEL_TIME, "is level", |servers, _| {
             for other in 0..IDS.len() {
                 let status = servers.status(other)?;
                 let rows = status["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -398,7 +401,7 @@ impl Servers {
             let child = self.spawn(command, &at.to_string())?;
             self.children.push(Some(child));
         }
-        self.wait_for("knows the other Sentinels", |servers, _| {
+        self.wait_for(PATIENCE, "knows the other Sentinels", |servers, _| {
             for sentinel in &servers.sentinels {
                 let told =
                     ask(*sentinel, "SENTINEL MASTER bench\r\nQUIT\r\n")?.replace("\r\n", " ");
