@@ -126,7 +126,7 @@ mod tests {
             run(1, "ring-sync", 20_000.0),
         ];
         let text = tables::write(&records, &cells(&records), &[]);
-        for part in ["| etcd | 2,000 |", "10.0", "2.0"] {
+        for part in ["| etcd | 2,000 |", "10.00", "2.00"] {
             assert!(text.contains(part), "no {part} in:\n{text}");
         }
     }

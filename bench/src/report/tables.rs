@@ -256,6 +256,9 @@ fn spread(cells: &Cells) -> f64 {
         .fold(0.0, f64::max)
 }
 
+/// One figure of a run.
+type Figure = fn(&Record) -> f64;
+
 /// What each ring is compared with: the promise that comes nearest to its own.
 fn rivals(system: &str, workload: Option<Workload>) -> Vec<&'static str> {
     let reads = workload == Some(Workload::Read);
@@ -268,42 +271,62 @@ fn rivals(system: &str, workload: Option<Workload>) -> Vec<&'static str> {
     }
 }
 
+/// A ring beside its rivals: the same runs, one figure divided by the other.
 fn ratios(text: &mut String, cells: &Cells) {
-    let mut rows = Vec::new();
-    for (key, runs) in cells.iter().filter(|(key, _)| key.kind == "throughput") {
-        for rival in rivals(&key.system, key.workload) {
-            let other = Key { system: rival.to_owned(), ..key.clone() };
-            let Some(others) = cells.get(&other) else { continue };
-            let ratio = |figure: fn(&Record) -> f64| median(runs, figure) / median(others, figure);
-            rows.push([
-                key.system.clone(),
-                rival.to_owned(),
-                name(key.workload).to_owned(),
-                key.connections.to_string(),
-                key.pipeline.to_string(),
-                format!("{:.1}", ratio(|run| run.ops_per_second)),
-                format!("{:.2}", ratio(|run| run.p99_us)),
-                format!("{:.2}", ratio(|run| run.server_cpu_us.unwrap_or(f64::NAN))),
-            ]);
-        }
-    }
-    if rows.is_empty() {
+    let compared: Vec<_> = cells
+        .iter()
+        .filter(|(key, _)| key.kind == "throughput")
+        .flat_map(|(key, runs)| {
+            let against = move |rival: &'static str| {
+                let other = Key { system: rival.to_owned(), ..key.clone() };
+                Some((key, runs, rival, cells.get(&other)?))
+            };
+            rivals(&key.system, key.workload).into_iter().filter_map(against)
+        })
+        .collect();
+    if compared.is_empty() {
         return;
     }
-    rows.sort_by_key(|row| (rank(&row[0]), rank(&row[1])));
-    let titles = columns(&[
-        "system",
-        "against",
-        "operations",
-        "clients",
-        "pipeline",
-        "rate, times",
-        "p99, times",
-        "CPU, times",
-    ]);
-    heading(text, "## Ratios", &titles);
-    for ratio in rows {
-        row(text, &ratio);
+    line(text, "\n## Ratios");
+    let shapes: BTreeSet<_> =
+        compared.iter().map(|(key, ..)| (key.pipeline, key.connections)).collect();
+    let rows: BTreeSet<_> = compared
+        .iter()
+        .map(|(key, _, rival, _)| {
+            (rank(&key.system), rank(rival), key.workload, &key.system, *rival)
+        })
+        .collect();
+    let figures: [(&str, Figure); 3] = [
+        ("operations/s: so many times the other's", |run| run.ops_per_second),
+        ("p99: so many times the other's", |run| run.p99_us),
+        ("CPU an operation: so many times the other's", |run| {
+            run.server_cpu_us.unwrap_or(f64::NAN)
+        }),
+    ];
+    for (title, figure) in figures {
+        let mut titles = columns(&["system", "against", "operations"]);
+        titles.extend(shapes.iter().map(|(deep, clients)| match deep {
+            1 => format!("{clients} clients"),
+            deep => format!("{clients} × {deep}"),
+        }));
+        heading(text, &format!("### {}", capital(title)), &titles);
+        for (.., workload, system, rival) in &rows {
+            let mut shown =
+                vec![(*system).clone(), (*rival).to_owned(), name(*workload).to_owned()];
+            for shape in &shapes {
+                let found = compared.iter().find(|(key, _, other, _)| {
+                    (key.pipeline, key.connections) == *shape
+                        && (&key.system, key.workload, other) == (system, *workload, rival)
+                });
+                shown.push(found.map_or_else(
+                    || "-".to_owned(),
+                    |(_, runs, _, others)| {
+                        format!("{:.2}", median(runs, figure) / median(others, figure))
+                    },
+                ));
+            }
+            row(text, &shown);
+        }
     }
 }
 
