@@ -371,12 +371,12 @@ impl Servers {
     /// Waits until a node of a ring serves, holds all it had missed and every node trusts every other.
     pub fn level(&mut self, at: usize) -> io::Result<serde_json::Value> {
         self.wait_for(LEVEL_TIME, "is level", |servers, _| {
-            for other in 0..IDS.len() {
+            for (other, id) in IDS.iter().enumerate() {
                 let status = servers.status(other)?;
                 let rows = status["nodes"].as_array().map(Vec::as_slice).unwrap_or_default();
                 let suspects = rows.iter().any(|row| row["standing"] == "suspected");
                 if suspects || status["phase"] != "serving" || status["level"] != true {
-                    return Err(io::Error::other(format!("node {} is not level", IDS[other])));
+                    return Err(io::Error::other(format!("node {id} is not level")));
                 }
             }
             servers.status(at)
