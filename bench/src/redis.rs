@@ -173,11 +173,12 @@ impl Clients for Redis {
 }
 
 impl Client {
-    /// One client, through all its connections.
+    /// One client, through all its connections, until the run's tasks are dropped: an open loop that is
+    /// late still hands out operations after its end.
     async fn live(self: Rc<Client>, reader: OwnedReadHalf) {
         let mut reader = Some(reader);
         let mut place = self.number;
-        while !self.run.over.get() {
+        loop {
             let Some(mut current) = reader.take() else {
                 place += 1;
                 match self.reconnect(place).await {
@@ -297,9 +298,6 @@ impl Client {
             }
             if let Err(why) = self.take(&mut bytes) {
                 return why;
-            }
-            if self.run.over.get() && self.state.borrow().expected.is_empty() {
-                return "over".to_owned();
             }
         }
     }
