@@ -58,7 +58,7 @@ impl Chains {
 
     pub(super) fn part(&mut self, now: Now, part: Part, out: &mut Effects) {
         match part {
-            Part::Learn { ceiling } => self.chain.learn(now.mono, ceiling, out),
+            Part::Learn { ceiling, again } => self.chain.learn(now.mono, ceiling, again, out),
             Part::Vote => self.chain.vote(out),
         }
     }

@@ -148,8 +148,8 @@ struct Batch {
     operations: u64,
     /// Of the latest work that a recorded request caused: what chains pass on together names it.
     latest: Origin,
-    /// Who waits until something was forgotten.
-    forgotten: Vec<oneshot::Sender<()>>,
+    /// Who waits until something is forgotten or durable.
+    settled: Vec<oneshot::Sender<()>>,
     /// When it was gathered, on the clock of flow records.
     gathered: u64,
 }
@@ -269,7 +269,7 @@ impl Writer {
         }
         let (standing, level) = (self.voice.standing(), self.voice.is_level());
         replica.do_send(Committed { out, standing, level });
-        for done in std::mem::take(&mut self.batch.forgotten) {
+        for done in std::mem::take(&mut self.batch.settled) {
             // Who waited may be gone.
             let _ = done.send(());
         }
@@ -346,13 +346,14 @@ impl Writer {
                     chains.message(now, from, message, rows, effects);
                 }),
             },
-            Work::Part(part) => {
+            Work::Part { part, done } => {
+                self.batch.settled.push(done);
                 self.with_chains(origin, |chains, now, _, effects| chains.part(now, part, effects))
             }
             Work::Tick => self
                 .with_chains(origin, |chains, now, rows, effects| chains.tick(now, rows, effects)),
             Work::Forget { node, done } => {
-                self.batch.forgotten.push(done);
+                self.batch.settled.push(done);
                 self.with_chains(origin, |chains, _, _, _| chains.forget(node))
             }
             Work::Begin { .. } | Work::Install { .. } => Ok(()),
@@ -378,7 +379,7 @@ impl Writer {
         match work {
             Work::Begin { key, above, .. } => acceptor.begin(&key, above, held, &mut effects),
             Work::Install { key, record } => acceptor.install(key, record, held, &mut effects),
-            Work::Part(_) | Work::Tick | Work::Forget { .. } => {}
+            Work::Part { .. } | Work::Tick | Work::Forget { .. } => {}
             Work::Message { from, message, .. } => match message {
                 Message::Prepare(ask) => acceptor.prepare(from, &ask, held, &mut effects),
                 Message::Accept(ask) => acceptor.accept(from, ask, held, &mut effects),
@@ -395,11 +396,16 @@ impl Writer {
         let mut effects = Effects::new();
         let Voice::Acceptor(acceptor) = &mut self.voice else { return Ok(()) };
         match work {
-            Work::Part(Part::Learn { ceiling }) => acceptor.learn(ceiling, &mut effects),
-            Work::Part(Part::Vote) => acceptor.vote(),
+            Work::Part { part, done } => {
+                self.batch.settled.push(done);
+                match part {
+                    Part::Learn { ceiling, .. } => acceptor.learn(ceiling, &mut effects),
+                    Part::Vote => acceptor.vote(),
+                }
+            }
             Work::Message { from, message, .. } => self.batch.reads.push((from, message, origin)),
             // Its coordinators were told.
-            Work::Forget { done, .. } => self.batch.forgotten.push(done),
+            Work::Forget { done, .. } => self.batch.settled.push(done),
             Work::Begin { .. } | Work::Install { .. } | Work::Tick => {}
         }
         self.batch.take(&mut effects, None, origin);

@@ -126,7 +126,7 @@ impl Node {
     pub(super) fn learn(&mut self, ceiling: u64, step: &mut Around<'_>) {
         let mut effects = Effects::new();
         match &mut self.chain {
-            Some(chain) => chain.learn(step.now.mono, ceiling, &mut effects),
+            Some(chain) => chain.learn(step.now.mono, ceiling, false, &mut effects),
             None => self.acceptor.learn(ceiling, &mut effects),
         }
         step.facts.push(Fact::Learns { at: self.id });
