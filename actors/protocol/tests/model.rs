@@ -152,7 +152,11 @@ impl Model for Scenario {
             rows: vec![None; NODES.len()],
             proposers: NODES[..COORDINATORS]
                 .iter()
-                .map(|id| Proposer::new(key(), config(*id), Known::default(), ask, 1))
+                .map(|id| {
+                    let mut proposer = Proposer::new(key(), config(*id), Known::default(), ask, 1);
+                    proposer.be_thrifty(*id == NODES[0]);
+                    proposer
+                })
                 .collect(),
             network: BTreeMap::new(),
             tried: 0,

@@ -397,6 +397,11 @@ impl Runner for Cluster {
                 let id = self.node(&mut args)?;
                 self.wake(id)?;
             }
+            "thrifty" => {
+                let (id, key) = (self.node(&mut args)?, args.next_pos().ok_or("which key?")?);
+                let node = self.nodes.get_mut(&id).ok_or("no such node")?;
+                node.proposer(&Key::from(key)).be_thrifty(true);
+            }
             "crash" => {
                 let id = self.node(&mut args)?;
                 self.crash(id)?;
