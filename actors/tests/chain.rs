@@ -79,6 +79,28 @@ fn tail_paused_for_ten_seconds_never_answers_stale() -> Result<(), Failure> {
     Ok(())
 }
 
+/// Links of a node slower than a confirmation is waited for, and than members are asked again, but
+/// not so slow that it is shut out: late answers count, whatever its place in a chain is.
+#[test]
+fn slow_node_is_waited_for() -> Result<(), Failure> {
+    for (seed, late) in [(0, 15), (1, 30), (2, 45), (3, 60), (4, 75), (5, 90), (6, 150)] {
+        let mut t = chains(seed);
+        for other in ["5554", "5556", "5558", "5562"] {
+            t.latency("5560", other, ms(late)..ms(late + 5));
+            t.latency(other, "5560", ms(late)..ms(late + 5));
+        }
+        let elsewhere = ["5554", "5556", "5558", "5562"].into_iter().cycle();
+        for (n, node) in elsewhere.take(60).enumerate() {
+            let key = format!("slow-{n}");
+            let said = t.client(node).set(&key, "v")?;
+            assert_eq!(said, Outcome::Reply(Reply::Ok), "SET {key} at {node}, {late} ms late");
+            assert_eq!(t.client(node).get(&key)?, value("v"), "GET {key} at {node}, {late} ms late");
+        }
+        t.heal_and_settle()?;
+    }
+    Ok(())
+}
+
 #[test]
 fn wiped_node_joins_anew() -> Result<(), Failure> {
     let mut t = chains(8);

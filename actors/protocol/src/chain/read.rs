@@ -8,6 +8,9 @@
 //! after the read has arrived, so the answer is as fresh as the read needs; one question serves all
 //! reads that wait when it is sent.
 //!
+//! Where no answer comes soon the next node is asked the same, and any answer to either question
+//! will do: links may be slower than [`ASK_AGAIN`], and a late answer is as good as an early one.
+//!
 //! No promise is asked for: a restarted replica counts as having promised every round up to its
 //! ceiling, so it could confirm nothing until the configuration was written once more, and a promise
 //! without an accept chooses nothing.
@@ -32,6 +35,9 @@ use std::collections::VecDeque;
 /// given up.
 const ANSWER_WAITS: u32 = 20;
 
+/// A node that was asked is silent for a request time-out over this: the next is asked as well.
+const ASK_AGAIN: u32 = 2;
+
 /// Reads that wait for a confirmation, and their one question.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Reads {
@@ -39,7 +45,7 @@ pub(super) struct Reads {
     asked: Option<Asked>,
     /// Which of the others is asked.
     candidate: usize,
-    /// Questions in a row that nobody answered.
+    /// Questions since the last answer.
     failed: usize,
     /// No question before.
     not_before: Time,
@@ -54,7 +60,7 @@ enum Waiting {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Asked {
     ask: Ask,
-    to: NodeId,
+    /// When the next node is asked the same.
     until: Time,
     covers: VecDeque<Waiting>,
 }
@@ -109,9 +115,7 @@ impl Range {
     /// Asks for the confirmation of everything that waits, unless a question is under way.
     pub(super) fn flush_reads(&mut self, core: &mut Core, step: &mut Step<'_>) {
         let now = step.now.mono;
-        // Alone and unheard, the head takes no writes: somebody must find out when that is over.
-        let deaf = !self.parked.is_empty() && self.reads.is_failing(self.replicas.len());
-        if self.reads.asked.is_some() || self.reads.waiting.is_empty() && !deaf {
+        if self.reads.asked.is_some() || self.reads.waiting.is_empty() && !self.is_deaf() {
             return;
         }
         if self.seat.config.tail() != Some(core.me)
@@ -124,17 +128,28 @@ impl Range {
             self.reads.not_before = now + core.settings.request_timeout / 2;
             return self.ask_register(core, Purpose::Settle, step);
         }
-        let others: Vec<_> = self.replicas.iter().filter(|node| **node != core.me).collect();
-        let Some(to) = others.get(self.reads.candidate % others.len().max(1)).copied() else {
-            // A range of one node.
+        if self.replicas.len() == 1 {
             let all = std::mem::take(&mut self.reads.waiting);
             return all.into_iter().for_each(|waiting| self.answer(core, waiting, step));
-        };
-        let (to, ask) = (*to, core.ask());
+        }
         let covers = std::mem::take(&mut self.reads.waiting);
-        let until = now + core.settings.request_timeout / 2;
-        self.reads.asked = Some(Asked { ask, to, until, covers });
-        step.send(to, Confirm { range: self.id, config: self.seat.config.clone(), ask });
+        self.reads.asked = Some(Asked { ask: core.ask(), until: now, covers });
+        self.ask_to_confirm(core, step);
+    }
+
+    /// Alone and unheard, the head takes no writes: somebody must find out when that is over.
+    fn is_deaf(&self) -> bool {
+        !self.parked.is_empty() && self.reads.is_failing(self.replicas.len())
+    }
+
+    /// Asks the next of the others what was asked already, or asks for the first time.
+    fn ask_to_confirm(&mut self, core: &Core, step: &mut Step<'_>) {
+        let others: Vec<_> = self.replicas.iter().filter(|node| **node != core.me).collect();
+        let Some(to) = others.get(self.reads.candidate % others.len().max(1)) else { return };
+        let Some(asked) = &mut self.reads.asked else { return };
+        asked.until = step.now.mono + core.settings.request_timeout / ASK_AGAIN;
+        let (config, ask) = (self.seat.config.clone(), asked.ask);
+        step.send(**to, Confirm { range: self.id, config, ask });
     }
 
     /// A tail asks whether its epoch stands.
@@ -163,7 +178,8 @@ impl Range {
         got: &Confirmed,
         step: &mut Step<'_>,
     ) {
-        let fits = |asked: &mut Asked| (asked.ask, asked.to) == (got.ask, from);
+        let other = from != core.me && self.replicas.contains(&from);
+        let fits = |asked: &mut Asked| other && asked.ask == got.ask;
         let Some(asked) = self.reads.asked.take_if(fits) else { return };
         let deaf = self.reads.is_failing(self.replicas.len());
         self.reads.failed = 0;
@@ -212,18 +228,28 @@ impl Range {
 
     pub(super) fn wake_reads(&mut self, core: &mut Core, step: &mut Step<'_>) {
         let now = step.now.mono;
-        if let Some(asked) = self.reads.asked.take_if(|asked| asked.until <= now) {
-            self.reads.candidate += 1;
-            self.reads.failed += 1;
-            self.wait_again(asked.covers);
+        let mut over = VecDeque::new();
+        let covers = self.reads.asked.as_mut().map(|asked| &mut asked.covers);
+        for waiting in covers.into_iter().chain([&mut self.reads.waiting]) {
+            let (late, rest): (VecDeque<_>, _) =
+                std::mem::take(waiting).into_iter().partition(|it| it.deadline() <= now);
+            *waiting = rest;
+            over.extend(late);
         }
-        let (over, rest): (VecDeque<_>, _) = std::mem::take(&mut self.reads.waiting)
-            .into_iter()
-            .partition(|waiting| waiting.deadline() <= now);
-        self.reads.waiting = rest;
         for waiting in over {
             if let Waiting::Read(parked) = waiting {
                 parked.refuse(Reason::NoQuorum, step);
+            }
+        }
+        if let Some(asked) = self.reads.asked.take_if(|asked| asked.until <= now) {
+            self.reads.candidate += 1;
+            self.reads.failed += 1;
+            if self.is_sealed() || asked.covers.is_empty() && !self.is_deaf() {
+                // No answer to it is of use.
+                self.wait_again(asked.covers);
+            } else {
+                self.reads.asked = Some(asked);
+                self.ask_to_confirm(core, step);
             }
         }
         self.flush_reads(core, step);
