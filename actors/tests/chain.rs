@@ -1,7 +1,7 @@
 //! Chains: whole nodes, the faults that chain replication is about, on simulated time.
 
 use simpledynamo_actors::{
-    harness::{Config, Failure, Mix, Sim, ms},
+    harness::{Cluster, Config, Failure, Faults, Mix, Sim, ms},
     settings::Replication,
 };
 use simpledynamo_protocol::{chain::wire::Forward, command::Reply, history::Outcome};
@@ -79,6 +79,27 @@ fn tail_paused_for_ten_seconds_never_answers_stale() -> Result<(), Failure> {
     Ok(())
 }
 
+/// All keys are listed, and each of a tail that slept is listed as it is now.
+#[test]
+fn tail_that_slept_lists_nothing_stale() -> Result<(), Failure> {
+    let mut t = chains(14);
+    for n in 0..40 {
+        t.client("5554").set(&format!("old-{n}"), "v")?;
+    }
+    t.suspend("5560");
+    for n in 0..40 {
+        assert_eq!(t.client("5554").del(&format!("old-{n}"))?, Outcome::Reply(Reply::Int(1)));
+        t.client("5554").set(&format!("new-{n}"), "v")?;
+    }
+    let listed = t.all("5562")?;
+    assert_eq!(listed.len(), 40, "while it sleeps: {listed:?}");
+    // Nobody has told it anything yet when it wakes up and is asked.
+    t.resume("5560");
+    let listed = t.all("5560")?;
+    assert!(listed.len() == 40 && listed.keys().all(|key| key.starts_with("new-")), "{listed:?}");
+    t.heal_and_settle()
+}
+
 /// Links of a node slower than a confirmation is waited for, and than members are asked again, but
 /// not so slow that it is shut out: late answers count, whatever its place in a chain is.
 #[test]
@@ -94,7 +115,11 @@ fn slow_node_is_waited_for() -> Result<(), Failure> {
             let key = format!("slow-{n}");
             let said = t.client(node).set(&key, "v")?;
             assert_eq!(said, Outcome::Reply(Reply::Ok), "SET {key} at {node}, {late} ms late");
-            assert_eq!(t.client(node).get(&key)?, value("v"), "GET {key} at {node}, {late} ms late");
+            assert_eq!(
+                t.client(node).get(&key)?,
+                value("v"),
+                "GET {key} at {node}, {late} ms late"
+            );
         }
         t.heal_and_settle()?;
     }

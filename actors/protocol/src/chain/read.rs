@@ -15,6 +15,8 @@
 //! ceiling, so it could confirm nothing until the configuration was written once more, and a promise
 //! without an accept chooses nothing.
 //!
+//! Listings of the range's rows are asked of all its nodes, and let out by the tail by the same rule.
+//!
 //! A tail that is the only member lets answers to writes out by the same rule.
 
 use super::{
@@ -25,7 +27,8 @@ use super::{
 };
 use crate::{
     command::{Context, apply},
-    message::{Answer, Ask, Outcome, Reason},
+    effect::Effect,
+    message::{Answer, Ask, Message, Outcome, Reason},
     ring::NodeId,
     time::Time,
 };
@@ -34,6 +37,12 @@ use std::collections::VecDeque;
 /// How long an answer to a write waits for a confirmation, in request time-outs; then its router has
 /// given up.
 const ANSWER_WAITS: u32 = 20;
+
+/// How long a question about rows waits for a confirmation, in request time-outs; it is asked again.
+const LISTING_WAITS: u32 = 5;
+
+/// Questions about rows that wait at one range; who asks more must ask again.
+const LISTINGS_MAX: usize = 256;
 
 /// A node that was asked is silent for a request time-out over this: the next is asked as well.
 const ASK_AGAIN: u32 = 2;
@@ -55,6 +64,7 @@ pub(super) struct Reads {
 enum Waiting {
     Read(Parked),
     Answer { answer: Answer, deadline: Time },
+    Listing { from: NodeId, question: Message, deadline: Time },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -69,7 +79,7 @@ impl Waiting {
     fn deadline(&self) -> Time {
         match self {
             Waiting::Read(parked) => parked.deadline,
-            Waiting::Answer { deadline, .. } => *deadline,
+            Waiting::Answer { deadline, .. } | Waiting::Listing { deadline, .. } => *deadline,
         }
     }
 }
@@ -84,18 +94,34 @@ impl Reads {
         self.waiting.push_back(Waiting::Answer { answer, deadline });
     }
 
+    /// A listing that is asked for again while it waits is asked for once.
+    fn push_listing(&mut self, from: NodeId, question: Message, deadline: Time) {
+        let same = |it: &Waiting| {
+            matches!(it, Waiting::Listing { from: asker, question: asked, .. }
+            if *asker == from && *asked == question)
+        };
+        let covers = self.asked.iter().flat_map(|asked| &asked.covers);
+        let listing = |it: &&Waiting| matches!(it, Waiting::Listing { .. });
+        if self.waiting.iter().chain(covers.clone()).any(same)
+            || self.waiting.iter().chain(covers).filter(listing).count() >= LISTINGS_MAX
+        {
+            return;
+        }
+        self.waiting.push_back(Waiting::Listing { from, question, deadline });
+    }
+
     /// Whether none of the others has answered lately.
     pub(super) fn is_failing(&self, replicas: usize) -> bool {
         self.failed + 1 >= replicas.max(2)
     }
 
-    /// Every read that waits; the answers to writes are given up.
+    /// Every read that waits; the answers to writes are given up, listings are asked for again.
     pub(super) fn take(&mut self) -> Vec<Parked> {
         let asked = self.asked.take().into_iter().flat_map(|asked| asked.covers);
         let all = asked.chain(std::mem::take(&mut self.waiting));
         all.filter_map(|waiting| match waiting {
             Waiting::Read(parked) => Some(parked),
-            Waiting::Answer { .. } => None,
+            Waiting::Answer { .. } | Waiting::Listing { .. } => None,
         })
         .collect()
     }
@@ -112,6 +138,20 @@ impl Reads {
 }
 
 impl Range {
+    /// Somebody wants to know the range's rows. Only the tail's are all of them and no more.
+    pub(super) fn listing(
+        &mut self,
+        core: &Core,
+        from: NodeId,
+        question: Message,
+        step: &Step<'_>,
+    ) {
+        if self.serves(core) && self.seat.config.tail() == Some(core.me) {
+            let deadline = step.now.mono + core.settings.request_timeout * LISTING_WAITS;
+            self.reads.push_listing(from, question, deadline);
+        }
+    }
+
     /// Asks for the confirmation of everything that waits, unless a question is under way.
     pub(super) fn flush_reads(&mut self, core: &mut Core, step: &mut Step<'_>) {
         let now = step.now.mono;
@@ -206,6 +246,9 @@ impl Range {
     fn answer(&mut self, core: &mut Core, waiting: Waiting, step: &mut Step<'_>) {
         let parked = match waiting {
             Waiting::Answer { answer, .. } => return step.send(answer.op.router, answer),
+            Waiting::Listing { from: to, question, .. } => {
+                return step.out.push(Effect::List { to, question });
+            }
             Waiting::Read(parked) => parked,
         };
         let request = &parked.request;
