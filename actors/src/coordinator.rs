@@ -161,6 +161,8 @@ impl Coordinator {
                     }
                 }
                 Effect::Begin { key, above } => replica.do_send(Begin { key, above, cause }),
+                // Only chains have listings wait.
+                Effect::List { .. } => {}
                 Effect::Note(note) => {
                     let id = recorder.record(|record| {
                         story::describe(record, note, from, &self.key, cause);

@@ -266,7 +266,7 @@ impl Cluster {
                 Effect::Send { to, message } => {
                     self.wire.push_back(Envelope { from: id, to, message });
                 }
-                Effect::Begin { .. } | Effect::Note(_) => {
+                Effect::Begin { .. } | Effect::List { .. } | Effect::Note(_) => {
                     unreachable!("chains begin their ballots themselves, and note nothing")
                 }
             }

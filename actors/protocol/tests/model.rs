@@ -297,7 +297,7 @@ impl Scenario {
                 Effect::Persist(Write::Put(_, record)) => Self::store(state, id, record),
                 Effect::Persist(Write::Ceiling(_)) => {}
                 Effect::Persist(write) => unreachable!("{write:?} is not part of the model"),
-                Effect::Note(_) => {}
+                Effect::List { .. } | Effect::Note(_) => {}
                 Effect::Begin { key, above } => {
                     let at = index(id);
                     let stored = state.rows[at].clone();

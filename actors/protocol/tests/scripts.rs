@@ -223,7 +223,7 @@ impl Cluster {
                 Effect::Send { to, message } => {
                     self.wire.push_back(Envelope { from: id, to, message });
                 }
-                Effect::Note(_) => {}
+                Effect::List { .. } | Effect::Note(_) => {}
                 Effect::Begin { key, above } => {
                     let mut effects = Effects::new();
                     node.acceptor.begin(&key, above, node.rows.get(&key), &mut effects);

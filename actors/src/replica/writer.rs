@@ -9,7 +9,7 @@
 //! Listings and digests are answered here too, behind the commit of what came before them.
 
 use super::{
-    Committed, Out, Part, Replica,
+    Committed, Out, Part, Replica, askers,
     chain::Chains,
     listing,
     queue::{Queue, Shared, Work},
@@ -26,7 +26,7 @@ use actix::Addr;
 use simpledynamo_protocol::{
     chain::Rows,
     effect::{Effect, Effects, Write},
-    message::{Ask, Message},
+    message::{Ask, AskDigests, AskList, Message},
     record::{Key, Record},
     register::{
         acceptor::{Acceptor, Standing},
@@ -324,6 +324,7 @@ impl Writer {
                     self.batch.persist(write, stored.as_ref());
                 }
                 Effect::Send { to, message } => self.batch.out.push(Out { to, message, origin }),
+                Effect::List { to, question } => self.batch.reads.push((to, question, origin)),
                 // Chains begin their ballots themselves.
                 Effect::Begin { .. } | Effect::Note(_) => {}
             }
@@ -338,7 +339,9 @@ impl Writer {
         }
         match work {
             Work::Message { from, message, .. } => match message {
-                Message::AskDigests(_) | Message::AskList(_) | Message::Fetch(_) => {
+                Message::AskDigests(_) | Message::AskList(_) | Message::Fetch(_)
+                    if !waits_for_the_epoch(&message) =>
+                {
                     self.batch.reads.push((from, message, origin));
                     Ok(())
                 }
@@ -451,7 +454,10 @@ impl Writer {
                 acceptor.query(from, &ask, stored.as_deref(), &mut self.batch.effects);
                 Ok(self.batch.effects.pop().and_then(|effect| match effect {
                     Effect::Send { message, .. } => Some(message),
-                    Effect::Persist(_) | Effect::Begin { .. } | Effect::Note(_) => None,
+                    Effect::Persist(_)
+                    | Effect::Begin { .. }
+                    | Effect::List { .. }
+                    | Effect::Note(_) => None,
                 }))
             }
             Message::AskDigests(ask) => {
@@ -472,6 +478,17 @@ impl Writer {
     }
 }
 
+/// Whether a client waits for what is asked, as for a read: a tail answers it once its epoch was
+/// confirmed.
+fn waits_for_the_epoch(message: &Message) -> bool {
+    match message {
+        Message::AskDigests(AskDigests { ask, .. }) | Message::AskList(AskList { ask, .. }) => {
+            ask.asker == askers::SCAN
+        }
+        _ => false,
+    }
+}
+
 impl Batch {
     /// Sorts the acceptor's effects; `stored` is what the key had before them.
     fn take(&mut self, effects: &mut Effects, stored: Option<&Arc<Record>>, origin: Origin) {
@@ -479,8 +496,8 @@ impl Batch {
             match effect {
                 Effect::Persist(write) => self.persist(write, stored),
                 Effect::Send { to, message } => self.out.push(Out { to, message, origin }),
-                // Only a coordinator begins, and notes what it does.
-                Effect::Begin { .. } | Effect::Note(_) => {}
+                // Only a coordinator begins, and notes what it does; only chains have listings wait.
+                Effect::Begin { .. } | Effect::List { .. } | Effect::Note(_) => {}
             }
         }
     }

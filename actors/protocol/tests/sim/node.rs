@@ -366,7 +366,7 @@ impl Node {
             match effect {
                 Effect::Persist(write) => self.disk.write(write, origin),
                 Effect::Send { to, message } => self.release(to, message, step),
-                Effect::Begin { .. } | Effect::Note(_) => {
+                Effect::Begin { .. } | Effect::List { .. } | Effect::Note(_) => {
                     unreachable!("replicas do not begin ballots")
                 }
             }
@@ -501,7 +501,7 @@ impl Node {
                     step.out.push(Out::Send { to, message });
                 }
                 Effect::Begin { key, above } => self.begin(&key, above, step),
-                Effect::Note(_) => {}
+                Effect::List { .. } | Effect::Note(_) => {}
                 Effect::Persist(_) => unreachable!("coordinators write nothing"),
             }
         }
