@@ -233,3 +233,16 @@ fn reads_share_confirmations() -> Result<(), Failure> {
     assert!(reads > 200 && asked * 2 < reads, "{reads} reads, {asked} confirmations");
     Ok(())
 }
+
+/// A node that hears nobody asks for nothing it cannot get, and time goes on.
+#[test]
+fn time_passes_on_an_idle_ring_with_a_node_cut_off() -> Result<(), Failure> {
+    for node in ["5554", "5558", "5562"] {
+        let mut t = chains(3);
+        t.partition(&[node]);
+        t.advance(ms(3_000))?;
+        t.heal();
+        t.until_serving()?;
+    }
+    Ok(())
+}

@@ -11,6 +11,7 @@
 //! | `crash NODE`, `restart NODE` | memory is lost, what was stored is not |
 //! | `pause NODE`, `resume NODE` | what is sent to it waits, and so does what it would do |
 //! | `wipe NODE` | comes back with an empty store, which the others know to be another |
+//! | `relearn NODE` | comes back with its store, of which it was still a learner |
 //! | `clock MS` | the wall clocks show this from now on |
 //! | `show` | what each node holds of `x`, and its seat |
 //!
