@@ -130,6 +130,20 @@ fn slow_node_is_waited_for() -> Result<(), Failure> {
     Ok(())
 }
 
+/// More keys of a range are written between two passes of its copy than are few.
+#[test]
+fn node_joins_while_every_key_is_written() -> Result<(), Failure> {
+    let mut t = chains(15);
+    t.clients(40).run(Mix::default().keys(400).think(ms(0)..ms(5))).start();
+    t.progress(2_000)?;
+    t.pause("5562", ms(1_000));
+    t.advance(ms(2_000))?;
+    t.until_serving()?;
+    let history = t.finish()?;
+    t.heal_and_settle()?;
+    Ok(history.assert_linearizable()?)
+}
+
 #[test]
 fn wiped_node_joins_anew() -> Result<(), Failure> {
     let mut t = chains(8);

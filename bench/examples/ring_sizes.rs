@@ -7,15 +7,16 @@
 //! Prints a line of JSON for each figure, as `load suite` keeps them.
 
 use simpledynamo_actors::{
-    harness::{Cluster, Config, Failure, Mix, Sim},
+    harness::{Config, Failure, Mix, Sim},
     settings::Replication,
 };
 use std::{process::ExitCode, time::Duration};
 
-/// Operations that are counted, of all clients together.
-const OPERATIONS: u64 = 2_000;
+/// Operations of one client that are counted, and so many before: the first write of a key takes one round
+/// more, however large the ring is.
+const OPERATIONS: u64 = 100;
 /// Keys of one client: its operations meet nobody else's.
-const KEYS: u64 = 20;
+const KEYS: u64 = 5;
 /// Simulated time without clients.
 const REST: Duration = Duration::from_secs(5);
 
@@ -42,6 +43,8 @@ fn measure(system: &str, replication: Replication, nodes: u32) -> Result<(), Fai
     let before = ring.traffic().sent;
     ring.advance(REST)?;
     let idle = (ring.traffic().sent - before) as f64 / REST.as_secs_f64();
+    let mix = Mix::default().keys(KEYS).own_keys().reads_and_writes(0, 1);
+    messages(&mut ring, mix, nodes, idle)?;
     for (word, reads, writes) in [("write", 0, 1), ("read", 1, 0)] {
         let mix = Mix::default().keys(KEYS).own_keys().reads_and_writes(reads, writes);
         let messages = messages(&mut ring, mix, nodes, idle)?;
@@ -55,10 +58,11 @@ fn measure(system: &str, replication: Replication, nodes: u32) -> Result<(), Fai
 fn messages(ring: &mut Sim, mix: Mix, nodes: u32, idle: f64) -> Result<f64, Failure> {
     let (sent, since) = (ring.traffic().sent, ring.elapsed());
     // A client at each node, so that every node takes requests.
-    ring.clients(nodes).run(mix).operations(OPERATIONS)?;
+    let operations = OPERATIONS * u64::from(nodes);
+    ring.clients(nodes).run(mix).operations(operations)?;
     let passed = (ring.elapsed() - since).as_secs_f64();
     let sent = (ring.traffic().sent - sent) as f64;
-    Ok((sent - idle * passed) / OPERATIONS as f64)
+    Ok((sent - idle * passed) / operations as f64)
 }
 
 fn tell(system: &str, nodes: u32, name: &str, value: f64) {

@@ -80,7 +80,7 @@ const QUICK: Settings = Settings {
     value_sizes: &[10, 1_000, 100_000, 1 << 20],
     client_counts: &[1, 64, 1_000],
     cache_keys: 20_000,
-    ring_sizes: &[5, 15],
+    ring_sizes: &[5, 20],
 };
 
 const DEFAULT: Settings = Settings {
@@ -362,7 +362,7 @@ impl Settings {
 
     fn simulation(&self) -> Block {
         let of = |nodes: &u32| {
-            part(format!("simulation/{nodes}"), f64::from(*nodes), Task::Simulation(*nodes))
+            part(format!("simulation/{nodes}"), 0.2 * f64::from(*nodes), Task::Simulation(*nodes))
         };
         let parts = self.ring_sizes.iter().map(of).collect();
         Block { title: "rings in simulation".to_owned(), group: None, limits: "", fill: 0, parts }
