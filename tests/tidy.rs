@@ -211,10 +211,7 @@ fn commands_of_the_texts_exist() {
         }
     }
     let readme = read("README.md");
-    let scripts = ["tests/clients/run", "tests/page/run"];
-    for command in
-        ["cargo run --release -- up", "cargo test --workspace"].into_iter().chain(scripts)
-    {
+    for command in ["cargo run --release -- up", "cargo test --workspace", "tests/outside"] {
         assert!(readme.contains(command), "README.md does not name `{command}`");
     }
 }

@@ -63,6 +63,17 @@ pub enum Replication {
     Chain,
 }
 
+impl Replication {
+    /// As the configuration and the command line spell it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Replication::Quorum => "quorum",
+            Replication::Chain => "chain",
+        }
+    }
+}
+
 /// Which requests' flow records are written to files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FlowMode {

@@ -9,50 +9,67 @@ use simpledynamo_actors::harness::{
     broken::Rule,
     swarm::{Broke, Case, Outcome},
 };
+use simpledynamo_actors::settings::Replication;
 
 /// A rule that is taken out is noticed within so many seeds.
 const SEEDS: u64 = 150;
 
 /// The first seed at which the swarm objects.
 #[expect(clippy::print_stdout, reason = "which seed found it, for who runs a control by hand")]
-fn found(rule: Rule) -> Outcome {
+fn found(rule: Rule, strategy: Replication) -> Outcome {
+    let name = strategy.name();
     for seed in 0..SEEDS {
-        let outcome = Case::draw(seed).without(rule).run();
+        let outcome = Case::draw(seed).replicated(strategy).without(rule).run();
         if matches!(outcome.broke, Some(Broke::Invariant | Broke::History)) {
             let why = outcome.verdict.as_ref().err().map(ToString::to_string).unwrap_or_default();
-            println!("{rule:?}: seed {seed}: {}", why.lines().next().unwrap_or_default());
+            println!("{rule:?}, {name}: seed {seed}: {}", why.lines().next().unwrap_or_default());
             if std::env::var_os("SHOW").is_some() {
                 println!("{outcome}");
             }
             return outcome;
         }
     }
-    panic!("nothing objects to a ring without {rule:?} in {SEEDS} seeds");
+    panic!("nothing objects to a ring of {name}s without {rule:?} in {SEEDS} seeds");
 }
 
 macro_rules! controls {
-    ($($name:ident: $rule:ident,)+) => {
+    ($($name:ident: $rule:ident $strategy:ident,)+) => {
         $(#[test]
         fn $name() {
-            assert!(found(Rule::$rule).verdict.is_err());
+            assert!(found(Rule::$rule, Replication::$strategy).verdict.is_err());
         })+
 
         #[test]
         fn every_rule_has_a_control() {
-            assert_eq!(Rule::ALL, [$(Rule::$rule,)+]);
+            let all = Rule::ALL.iter();
+            let needed: Vec<_> = all
+                .flat_map(|rule| rule.strategies().iter().map(|strategy| (*rule, *strategy)))
+                .collect();
+            let mut controls = vec![$((Rule::$rule, Replication::$strategy),)+];
+            controls.sort_by_key(|control| needed.iter().position(|it| it == control));
+            assert_eq!(controls, needed);
         }
     };
 }
 
 controls! {
-    a_quorum_of_one: Majority,
-    a_read_without_write_back: WriteBack,
-    no_exactly_once_record: ExactlyOnce,
-    a_volatile_ceiling: DurableCeiling,
-    an_answer_before_the_sync: AnswerAfterSync,
-    a_ballot_used_again_after_a_time_out: FreshBallot,
-    catch_up_that_copies_whatever_is_larger: InstallChosen,
-    a_failed_condition_of_a_retry_unrecorded: RecordFailure,
-    a_learner_that_votes: LearnerSilent,
-    unknown_told_as_not_applied: HonestUnknown,
+    a_quorum_of_one: Majority Quorum,
+    a_read_without_write_back: WriteBack Quorum,
+    no_exactly_once_record: ExactlyOnce Quorum,
+    a_volatile_ceiling: DurableCeiling Quorum,
+    an_answer_before_the_sync: AnswerAfterSync Quorum,
+    a_ballot_used_again_after_a_time_out: FreshBallot Quorum,
+    catch_up_that_copies_whatever_is_larger: InstallChosen Quorum,
+    a_failed_condition_of_a_retry_unrecorded: RecordFailure Quorum,
+    a_learner_that_votes: LearnerSilent Quorum,
+    unknown_told_as_not_applied: HonestUnknown Quorum,
+    a_tail_that_asks_nobody: TailConfirms Chain,
+    a_suspicion_that_changes_the_chain: RegisterDecides Chain,
+    an_old_epoch_that_is_accepted: OldEpochRefused Chain,
+    a_new_head_that_forgets: HeadKeeps Chain,
+    a_member_that_joins_without_copying: JoinerCopies Chain,
+    a_volatile_seat: DurableSeat Chain,
+    no_exactly_once_record_in_a_chain: ExactlyOnce Chain,
+    an_answer_before_the_sync_in_a_chain: AnswerAfterSync Chain,
+    unknown_told_as_not_applied_in_a_chain: HonestUnknown Chain,
 }

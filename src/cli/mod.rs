@@ -28,13 +28,32 @@ use crate::{
     config::{Cluster, ConfigError, Environment, node_dir},
     serve::ServeError,
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use simpledynamo_actors::settings::Replication;
 use simpledynamo_protocol::ring::NodeId;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
     process::ExitCode,
 };
+
+/// What may be asked for with `--replication`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Strategy {
+    /// Any replica coordinates, a majority decides.
+    Quorum,
+    /// Writes enter at the head of a chain, reads go to its tail.
+    Chain,
+}
+
+impl From<Strategy> for Replication {
+    fn from(strategy: Strategy) -> Replication {
+        match strategy {
+            Strategy::Quorum => Replication::Quorum,
+            Strategy::Chain => Replication::Chain,
+        }
+    }
+}
 
 /// Default of `--config`.
 const CONFIG: &str = "cluster.toml";

@@ -8,10 +8,12 @@
 
 mod report;
 
-use super::{Failure, out};
+use super::{Failure, Strategy, out};
 use clap::Args;
 use report::{Found, Run, told};
-use simpledynamo_actors::harness::swarm::{Case, Figures, Outcome, Selection, arguments, shrink};
+use simpledynamo_actors::harness::swarm::{
+    Case, Figures, Outcome, Selection, arguments, replicated, shrink,
+};
 use std::{
     cell::RefCell,
     collections::BTreeSet,
@@ -39,6 +41,7 @@ Examples:
   dynamo simulate --from 1000 --seeds 500  these
   dynamo simulate --seed 1017 --log        one, with every message
   dynamo simulate --seed 1017 --shrink     fewest faults with which it still fails
+  dynamo simulate --replication chain      chains only; without it each seed draws its strategy
   dynamo simulate --seeds 50 --check-determinism
 
 Exit codes: 0 everything held, 1 something did not, 2 usage.";
@@ -69,6 +72,9 @@ pub(super) struct SimulateArguments {
     /// With --seed: so many clients.
     #[arg(long, value_name = "N", requires = "seed", value_parser = clap::value_parser!(u32).range(1..=1000))]
     clients: Option<u32>,
+    /// Keys are kept by quorums, or by chains; by default each seed draws it.
+    #[arg(long, value_enum)]
+    replication: Option<Strategy>,
     /// With --seed: print its schedule and every message, sendings and (indented) arrivals.
     #[arg(long, requires = "seed")]
     log: bool,
@@ -84,6 +90,13 @@ pub(super) struct SimulateArguments {
     /// One line a seed, for the process that called this one.
     #[arg(long, hide = true)]
     terse: bool,
+}
+
+impl SimulateArguments {
+    /// What of each seed is run where there are many.
+    fn each(&self) -> Selection {
+        Selection { replication: self.replication.map(Into::into), ..Selection::default() }
+    }
 }
 
 /// Numbers of faults.
@@ -145,6 +158,7 @@ fn one(seed: u64, arguments: &SimulateArguments) -> Result<(), Failure> {
         faults: arguments.faults.clone().map(|numbers| numbers.0),
         operations: arguments.operations,
         clients: arguments.clients,
+        replication: arguments.replication.map(Into::into),
     };
     let case = Case::draw(seed).select(selection.clone());
     if let Some(wrong) = selection.faults.iter().flatten().find(|number| **number >= case.faults())
@@ -220,7 +234,7 @@ fn shrunk(case: &Case, seed: u64) -> Result<(), Failure> {
         // Without a line it died.
         Ok::<_, Failure>(runs.into_iter().next().map_or(Found::Panic, |run| run.found))
     };
-    let whole = Selection::default();
+    let whole = case.whole();
     let found = verdict(&whole)?;
     if found == Found::Nothing {
         out::line(format!("seed {seed}: everything held, there is nothing to shrink"))?;
@@ -263,7 +277,9 @@ fn many(arguments: &SimulateArguments) -> Result<(), Failure> {
     let jobs = arguments
         .jobs
         .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, NonZero::get) as u64);
+    let selection = arguments.each();
     let again = format!("simulate --from {from} --seeds {}", arguments.seeds);
+    let again = again + &replicated(&selection);
     if !arguments.terse {
         out::line(format!(
             "seeds {from} to {}; again: {}",
@@ -288,7 +304,7 @@ fn many(arguments: &SimulateArguments) -> Result<(), Failure> {
     }
     if arguments.shrink {
         for seed in &ended.failed {
-            let _ = shrunk(&Case::draw(*seed), *seed);
+            let _ = shrunk(&Case::draw(*seed).select(selection.clone()), *seed);
         }
     }
     match ended.failed.as_slice() {
@@ -325,8 +341,9 @@ fn run_all(from: u64, jobs: u64, arguments: &SimulateArguments) -> Result<Ended,
                     if seed >= end {
                         return;
                     }
-                    let case = Case::draw(seed);
-                    let outcome = run_case(&case, seed, &Selection::default());
+                    let selection = arguments.each();
+                    let case = Case::draw(seed).select(selection.clone());
+                    let outcome = run_case(&case, seed, &selection);
                     if sender.send(outcome).is_err() {
                         return;
                     }

@@ -19,6 +19,7 @@ use simpledynamo_protocol::{
     effect::Write,
     message::Row,
     record::{Key, Record},
+    ring::NodeId,
 };
 use std::{
     ops::ControlFlow,
@@ -132,6 +133,18 @@ impl SimDisk {
         let _ = self.rows.commit(&[Write::Ceiling(0)], Durability::Sync);
     }
 
+    /// The node's seats are those of the first chains again, where it has any.
+    #[cfg(feature = "broken-rules")]
+    pub(super) fn forget_seats(&self, ring: &simpledynamo_protocol::ring::Ring, me: NodeId) {
+        // Memory does not fail.
+        let kept = self.rows.chains().unwrap_or_default();
+        let mut first = chain::Kept::first(ring, me).seats;
+        first.retain(|range, _| kept.seats.contains_key(range));
+        let writes: Vec<_> =
+            first.into_iter().map(|(range, seat)| Write::Seat(range, seat)).collect();
+        let _ = self.rows.commit(&writes, Durability::Sync);
+    }
+
     /// What has become durable since this was last asked, in order.
     pub(super) fn take_fresh(&self) -> Vec<Write> {
         std::mem::take(&mut *self.fresh())
@@ -146,6 +159,13 @@ impl SimDisk {
             ControlFlow::Continue(())
         });
         rows
+    }
+
+    /// Whether `me`, whose disk this is, holds all that is committed in the chains of its ranges.
+    pub(super) fn is_level(&self, me: NodeId) -> bool {
+        // Memory does not fail.
+        let kept = self.rows.chains().unwrap_or_default();
+        kept.seats.values().all(|seat| seat.is_level(me))
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {

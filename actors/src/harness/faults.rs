@@ -93,10 +93,15 @@ impl World {
         paused || self.wire.borrow().cut.iter().any(|(from, to)| *from == node || *to == node)
     }
 
-    /// Whether every node runs and has nothing to copy back: only then can a disk be lost.
+    /// Whether every node runs and has nothing to copy back: only then can a disk be lost. A member
+    /// that a chain has shut out counts once it is level again: the chain may have gone on without.
     #[must_use]
     pub fn all_vote(&self) -> bool {
         let wire = self.wire.borrow();
+        if wire.invariants.chains && !self.nodes.values().all(|node| node.disk.is_level(node.id()))
+        {
+            return false;
+        }
         self.nodes
             .values()
             .all(|node| node.is_up() && wire.places.get(&node.id()).is_some_and(MemoryPlace::votes))

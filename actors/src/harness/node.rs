@@ -172,6 +172,9 @@ impl SimNode {
         if is_broken(Rule::AnswerAfterSync) {
             self.disk.lie();
         }
+        if is_broken(Rule::DurableSeat) {
+            self.disk.forget_seats(&self.settings.ring, self.id());
+        }
     }
 
     /// The process is gone: its tasks, its memory, what it had not synced.

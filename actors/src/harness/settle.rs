@@ -1,7 +1,6 @@
 //! The end of a run: everything is mended, and the replicas must become equal by themselves.
 
 use super::{Failure, Sim, ms};
-use crate::messages::Phase;
 use simpledynamo_protocol::{
     ballot::Stamp,
     record::{Datum, Key},
@@ -37,7 +36,7 @@ impl Sim {
             let differs = self.difference();
             let Some(what) = differs else {
                 let statuses = self.statuses()?;
-                let serve = statuses.values().all(|status| status.phase == Phase::Serving);
+                let serve = statuses.values().all(|status| self.is_whole(status));
                 if serve && statuses.len() == self.ids().len() && self.difference().is_none() {
                     return Ok(());
                 }

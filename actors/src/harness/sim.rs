@@ -220,17 +220,19 @@ impl Sim {
         for _ in 0..3_000 {
             let statuses = self.statuses()?;
             let up = self.nodes.values().filter(|node| node.is_up()).count();
-            // A member of a chain counts once it holds all again.
-            let chains = self.config.replication == Replication::Chain;
-            let whole =
-                |status: &Status| status.phase == Phase::Serving && (status.level || !chains);
-            let serve = statuses.values().all(whole);
+            let serve = statuses.values().all(|status| self.is_whole(status));
             if serve && statuses.len() == up {
                 return Ok(());
             }
             self.advance(ms(20))?;
         }
         Err(self.failure("a node does not come to serve"))
+    }
+
+    /// Whether a node serves; a member of a chain once it holds all again.
+    pub(super) fn is_whole(&self, status: &Status) -> bool {
+        let chains = self.config.replication == Replication::Chain;
+        status.phase == Phase::Serving && (status.level || !chains)
     }
 
     /// The seed of this run.

@@ -32,13 +32,22 @@ pub struct Chains {
     started: bool,
     last_tick: Time,
     unread: u32,
+    #[cfg(feature = "broken-rules")]
+    tamper: crate::harness::broken::ChainTamper,
 }
 
 impl Chains {
     /// Around the state machine.
     #[must_use]
     pub fn new(chain: Chain) -> Chains {
-        Chains { chain, started: false, last_tick: Time::default(), unread: 0 }
+        Chains {
+            chain,
+            started: false,
+            last_tick: Time::default(),
+            unread: 0,
+            #[cfg(feature = "broken-rules")]
+            tamper: Default::default(),
+        }
     }
 
     pub(super) fn machine(&self) -> &Chain {
@@ -53,12 +62,31 @@ impl Chains {
         rows: Rows<'_>,
         out: &mut Effects,
     ) {
+        #[cfg(feature = "broken-rules")]
+        self.tamper.message(&mut self.chain, now, from, message, rows, out);
+        #[cfg(not(feature = "broken-rules"))]
         self.chain.message(now, from, message, rows, out);
+    }
+
+    /// One step of the state machine.
+    fn act(
+        &mut self,
+        now: Now,
+        rows: Rows<'_>,
+        out: &mut Effects,
+        act: impl FnOnce(&mut Chain, Now, Rows<'_>, &mut Effects),
+    ) {
+        #[cfg(feature = "broken-rules")]
+        self.tamper.act(&mut self.chain, now, rows, out, |chain, rows, out| {
+            act(chain, now, rows, out);
+        });
+        #[cfg(not(feature = "broken-rules"))]
+        act(&mut self.chain, now, rows, out);
     }
 
     pub(super) fn part(&mut self, now: Now, part: Part, out: &mut Effects) {
         match part {
-            Part::Learn { ceiling } => self.chain.learn(now.mono, ceiling, out),
+            Part::Learn { ceiling, again } => self.chain.learn(now.mono, ceiling, again, out),
             Part::Vote => self.chain.vote(out),
         }
     }
@@ -74,7 +102,7 @@ impl Chains {
         self.last_tick = now.mono;
         if !self.started {
             self.started = true;
-            self.chain.start(now, rows, out);
+            self.act(now, &mut *rows, out, Chain::start);
         }
         if gap > STOOD_STILL {
             self.unread = UNREAD;
@@ -82,13 +110,15 @@ impl Chains {
             self.unread -= 1;
         }
         if self.unread == 0 && self.chain.next_wake().is_some_and(|at| at <= now.mono) {
-            self.chain.wake(now, rows, out);
+            self.act(now, &mut *rows, out, Chain::wake);
         }
+        #[cfg(feature = "broken-rules")]
+        self.tamper.tick(&mut self.chain, now, rows, out);
     }
 
     /// The batch is gathered.
     pub(super) fn flush(&mut self, now: Now, rows: Rows<'_>, out: &mut Effects) {
-        self.chain.flush(now, rows, out);
+        self.act(now, rows, out, Chain::flush);
     }
 
     /// Whether the node's listing of a range counts: for a scan it must be the tail's.

@@ -24,12 +24,12 @@ mod judge;
 mod load;
 mod slices;
 
-use super::{Failure, out, up::StopSignals};
+use super::{Failure, Strategy, out, up::StopSignals};
 use crate::{
     config::Cluster,
     processes::fleet::{Fleet, IDS, Plan},
 };
-use clap::{Args, ValueEnum};
+use clap::Args;
 use faults::{Fault, Kind};
 use figures::Figures;
 use judge::Judged;
@@ -96,15 +96,6 @@ pub(super) struct TortureArguments {
     #[cfg(debug_assertions)]
     #[arg(long, hide = true, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     lose_one_in: Option<u64>,
-}
-
-/// What may be asked for with `--replication`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Strategy {
-    /// Any replica coordinates, a majority decides.
-    Quorum,
-    /// Writes enter at the head of a chain, reads go to its tail.
-    Chain,
 }
 
 impl TortureArguments {

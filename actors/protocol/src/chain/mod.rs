@@ -46,7 +46,7 @@ mod write;
 use crate::{
     ballot::Stamp,
     effect::{Effect, Effects, Write},
-    message::{Ask, Collect, Message},
+    message::{self, Ask, Collect, Message},
     record::{Datum, Key, Record},
     register::acceptor::{Acceptor, Durable, Standing},
     ring::{NodeId, RangeId, Ring},
@@ -293,7 +293,8 @@ impl Chain {
         self.ranges.get(&range).is_some_and(|it| it.register.is_busy() || it.survey.is_open())
     }
 
-    /// Takes a message.
+    /// Takes a message. Of questions about rows it takes those that no copy asks: what a client sees
+    /// of them rests on the epoch as reads do.
     pub fn message(
         &mut self,
         now: Now,
@@ -319,6 +320,12 @@ impl Chain {
                 }
             }
             Message::Collect(collect) => self.core.collect(&collect, step),
+            Message::AskDigests(message::AskDigests { range, .. })
+            | Message::AskList(message::AskList { range, .. }) => {
+                if let Some(range) = self.ranges.get_mut(&range) {
+                    range.listing(&self.core, from, message, step);
+                }
+            }
             message => self.of_range(from, message, step),
         }
         self.vote_if_learned();

@@ -25,12 +25,17 @@ pub(super) fn check(message: &Message, disk: &SimDisk) -> Result<(), &'static st
         }
         _ => None,
     };
+    let collected = |floor: u64, stamp: Stamp| match message {
+        // A chain's floor is a version.
+        Message::Forward(_) => floor >= stamp.version,
+        _ => floor >= stamp.ballot.round,
+    };
     let Some((key, stamp)) = said else { return Ok(()) };
     let stored = disk.get(key).ok().flatten();
     let kept = match stored {
         Some(record) => record.stamp >= stamp,
         // A tombstone may have been collected since.
-        None => disk.meta().is_ok_and(|meta| meta.absent_floor >= stamp.ballot.round),
+        None => disk.meta().is_ok_and(|meta| collected(meta.absent_floor, stamp)),
     };
     if kept { Ok(()) } else { Err("what a replica says it holds is durable there") }
 }

@@ -1,5 +1,9 @@
 //! A case: everything a run of the swarm is made of, drawn from its seed before it begins.
 //!
+//! How keys are replicated is drawn from a stream of its own: with quorums and with chains a seed has the same ring, clients
+//! and faults. Where a fault names a message of the register, a case of chains names what a chain has
+//! in its place.
+//!
 //! The schedule of faults is a list, so that a run can be repeated without some of them: shrinking
 //! does that. The same seed with the same selection is the same run, byte for byte.
 //!
@@ -7,13 +11,17 @@
 //! vote, one at a time. How many may be disturbed at once is the [`Temper`]'s matter.
 
 use super::fault::{Fault, Planned};
-use crate::harness::{
-    Config, Mix, Rng,
-    disk::DiskFault,
-    fault::{Action, micros},
-    ms,
+use crate::{
+    harness::{
+        Config, Mix, Rng,
+        disk::DiskFault,
+        fault::{Action, micros},
+        ms,
+    },
+    settings::Replication,
 };
 use simpledynamo_protocol::{
+    chain::wire::{Acked, Announce, ConfigRound, Confirm, Confirmed, Forward},
     message::{Accept, Accepted, Answer, Kind, Prepare, Promise, Query, Records, Request, State},
     ring::NodeId,
 };
@@ -50,6 +58,8 @@ pub struct Selection {
     pub operations: Option<u64>,
     /// Clients; none: as drawn.
     pub clients: Option<u32>,
+    /// How keys are replicated; none: as drawn.
+    pub replication: Option<Replication>,
 }
 
 /// Everything a run is made of.
@@ -70,14 +80,26 @@ impl Case {
     /// The case of a seed.
     #[must_use]
     pub fn draw(seed: u64) -> Case {
-        Draw { rng: Rng::new(seed, 3), seed }.case()
+        let mut case = Draw { rng: Rng::new(seed, 3), seed }.case();
+        if Rng::new(seed, 5).chance(500) {
+            case.config.replication = Replication::Chain;
+        }
+        case
     }
 
     /// The same with only a part of it.
     #[must_use]
     pub fn select(mut self, selection: Selection) -> Case {
+        self.config.replication = selection.replication.unwrap_or(self.config.replication);
         self.selection = selection;
         self
+    }
+
+    /// The same with keys replicated so, whatever was drawn.
+    #[must_use]
+    pub fn replicated(self, replication: Replication) -> Case {
+        let selection = Selection { replication: Some(replication), ..self.selection.clone() };
+        self.select(selection)
     }
 
     /// The same with the text of the message log kept.
@@ -95,6 +117,12 @@ impl Case {
         self
     }
 
+    /// What selects all of it: nothing is left out.
+    #[must_use]
+    pub fn whole(&self) -> Selection {
+        Selection { replication: self.selection.replication, ..Selection::default() }
+    }
+
     /// How many faults are in the schedule.
     #[must_use]
     pub fn faults(&self) -> usize {
@@ -107,10 +135,21 @@ impl Case {
         self.selected().map(|(number, planned)| (number, planned.to_string())).collect()
     }
 
-    pub(super) fn selected(&self) -> impl Iterator<Item = (usize, &Planned)> {
+    pub(super) fn selected(&self) -> impl Iterator<Item = (usize, Planned)> {
         let kept =
             |number: &usize| self.selection.faults.as_ref().is_none_or(|it| it.contains(number));
-        self.schedule.iter().enumerate().filter(move |(number, _)| kept(number))
+        let chains = self.chains();
+        let all = self.schedule.iter().enumerate().filter(move |(number, _)| kept(number));
+        all.map(move |(number, planned)| {
+            let planned = planned.clone();
+            (number, if chains { planned.with_tags(in_chains) } else { planned })
+        })
+    }
+
+    /// Whether keys are replicated by chains.
+    #[must_use]
+    pub(super) fn chains(&self) -> bool {
+        self.config.replication == Replication::Chain
     }
 
     /// Clients and operations of the run.
@@ -341,6 +380,19 @@ const STEPS: [u16; 9] = [
     State::TAG,
 ];
 
+/// What a chain has in the place of a message of the register.
+fn in_chains(tag: u16) -> u16 {
+    match tag {
+        Accept::TAG => Forward::TAG,
+        Accepted::TAG => Acked::TAG,
+        Prepare::TAG => ConfigRound::TAG,
+        Promise::TAG => Announce::TAG,
+        Query::TAG => Confirm::TAG,
+        State::TAG => Confirmed::TAG,
+        tag => tag,
+    }
+}
+
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let temper = match self.temper {
@@ -349,11 +401,12 @@ impl std::fmt::Display for Case {
             Temper::Wild => "any fault at any time",
         };
         let (clients, operations) = self.load();
-        let Config { seed, nodes, request_timeout, deadline, .. } = &self.config;
+        let Config { seed, nodes, replication, request_timeout, deadline, .. } = &self.config;
         write!(
             f,
-            "seed {seed}: {} nodes, {clients} clients, {operations} operations, time-out {} ms, \
+            "seed {seed}: {}, {} nodes, {clients} clients, {operations} operations, time-out {} ms, \
              deadline {} ms; {temper}; {} of {} faults",
+            replication.name(),
             nodes.len(),
             request_timeout.as_millis(),
             deadline.as_millis(),

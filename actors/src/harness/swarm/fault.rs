@@ -81,6 +81,17 @@ impl Fault {
     }
 }
 
+impl Planned {
+    /// The same with other messages in the place of those it names.
+    pub(super) fn with_tags(mut self, other: impl Fn(u16) -> u16) -> Planned {
+        match &mut self.fault {
+            Fault::CrashAt { tag, .. } | Fault::Link { tag: Some(tag), .. } => *tag = other(*tag),
+            _ => {}
+        }
+        self
+    }
+}
+
 impl fmt::Display for Planned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let after =

@@ -1,6 +1,7 @@
 //! What many runs came to, added up.
 
 use super::Outcome;
+use crate::settings::Replication;
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 /// Figures of a swarm. `Display`: a few lines.
@@ -8,7 +9,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 pub struct Figures {
     /// Seeds run.
     pub seeds: u64,
-    /// Of these, with a fault of a node, or with lost messages.
+    /// Of these, with chains; the others with quorums.
+    pub chains: u64,
+    /// Of all seeds, with a fault of a node, or with lost messages.
     pub faulty: u64,
     /// Client operations that ended with a reply.
     pub replied: u64,
@@ -46,6 +49,7 @@ impl Figures {
         let count = |count: usize| count as u64;
         let (_, replied, not_applied, unknown) = outcome.operations;
         self.seeds += 1;
+        self.chains += u64::from(outcome.replication == Replication::Chain);
         self.faulty += u64::from(!outcome.faults.is_empty());
         self.replied += count(replied);
         self.not_applied += count(not_applied);
@@ -70,15 +74,40 @@ impl Figures {
     }
 }
 
+/// `1234 (5.6 %)`
+struct Share {
+    count: u64,
+    of: u64,
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // In parts of a thousand, rounded down: what is not all must not look like all.
+        let parts = self.count.saturating_mul(1_000) / self.of.max(1);
+        write!(f, "{} ({}.{} %)", self.count, parts / 10, parts % 10)
+    }
+}
+
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let operations = self.replied + self.not_applied + self.unknown;
         let [lost, doubled, reordered, held] = self.disturbed;
-        writeln!(f, "seeds       {}, {} with faults", self.seeds, self.faulty)?;
+        writeln!(
+            f,
+            "seeds       {}: {} with quorums, {} with chains; {} with faults",
+            self.seeds,
+            self.seeds - self.chains,
+            self.chains,
+            self.faulty
+        )?;
+        let share = |count: u64| Share { count, of: operations };
         writeln!(
             f,
             "operations  {operations}: {} replied, {} not applied, {} unknown; {} were owed a reply and got it",
-            self.replied, self.not_applied, self.unknown, self.owed
+            share(self.replied),
+            share(self.not_applied),
+            share(self.unknown),
+            share(self.owed)
         )?;
         writeln!(f, "simulated   {:.1} hours", self.simulated.as_secs_f64() / 3_600.0)?;
         writeln!(

@@ -37,7 +37,7 @@ struct Return {
 pub(super) struct Disturbed(BTreeMap<NodeId, Vec<(u64, u64)>>);
 
 impl Disturbed {
-    fn note(&mut self, node: NodeId, from: u64, to: u64) {
+    pub(super) fn note(&mut self, node: NodeId, from: u64, to: u64) {
         let spans = self.0.entry(node).or_default();
         match spans.last_mut().filter(|(_, end)| from <= *end + 2 * micros(LOOK_EVERY)) {
             Some((_, end)) => *end = to.max(*end),
@@ -84,7 +84,7 @@ impl Injector {
             Injector { case: Rc::new(case.clone()), met: Rc::default(), over: Rc::default() };
         injector.see_clocks(world);
         for (number, planned) in case.selected() {
-            let (planned, injector) = (planned.clone(), injector.clone());
+            let injector = injector.clone();
             let mark = 1 + number as u64;
             world.after(planned.at, move |world| {
                 if !injector.over.get() && injector.strike(&planned, mark, world) {
@@ -120,7 +120,8 @@ impl Injector {
                 let down = met.downtime.remove(&node).unwrap_or(micros(DOWN));
                 let back =
                     *met.returns.entry(node).or_insert(Return { at: now + down, wipe: false });
-                met.disturbed.note(node, now, now);
+                // It may have died right after the last look.
+                met.disturbed.note(node, now.saturating_sub(micros(LOOK_EVERY)), now);
                 if back.at <= now && !self.over.get() {
                     met.returns.remove(&node);
                     drop(met);

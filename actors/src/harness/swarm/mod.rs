@@ -33,6 +33,8 @@ pub use case::{Case, OPERATIONS_MIN, Selection};
 pub use figures::Figures;
 pub use shrink::shrink;
 
+use crate::settings::Replication;
+
 use super::{Failure, Rng, Sim, Traffic, clients::expires, ms, node::WALL_START};
 use inject::Injector;
 use simpledynamo_protocol::{
@@ -74,6 +76,8 @@ pub struct Outcome {
     pub seed: u64,
     /// What of it was run.
     pub selection: Selection,
+    /// How keys were replicated.
+    pub replication: Replication,
     /// Client operations, and how many of them ended with a reply, not applied, unknown.
     pub operations: (usize, usize, usize, usize),
     /// Operations that were owed a reply, and got it.
@@ -111,9 +115,10 @@ impl fmt::Display for Outcome {
         let (all, replies, refused, unknown) = self.operations;
         write!(
             f,
-            "seed {}: {all} operations ({replies} replied, {refused} not applied, {unknown} \
+            "seed {}: {}, {all} operations ({replies} replied, {refused} not applied, {unknown} \
              unknown), {} messages, {:.1} s simulated; faults:",
             self.seed,
+            self.replication.name(),
             self.traffic.sent,
             self.simulated.as_secs_f64()
         )?;
@@ -143,7 +148,14 @@ pub fn arguments(seed: u64, selection: &Selection) -> String {
     if let Some(clients) = selection.clients {
         text.push_str(&format!(" --clients {clients}"));
     }
-    text
+    text + &replicated(selection)
+}
+
+/// The part of these arguments that says how keys are replicated; empty where that is as drawn.
+#[must_use]
+pub fn replicated(selection: &Selection) -> String {
+    let option = |replication: Replication| format!(" --replication {}", replication.name());
+    selection.replication.map(option).unwrap_or_default()
 }
 
 /// Runs one seed.
@@ -159,6 +171,7 @@ impl Case {
         let mut outcome = Outcome {
             seed: self.config.seed,
             selection: self.selection.clone(),
+            replication: self.config.replication,
             operations: (0, 0, 0, 0),
             owed: 0,
             faults: BTreeMap::new(),

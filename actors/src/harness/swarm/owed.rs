@@ -74,3 +74,42 @@ pub(super) fn judge(
     }
     Ok(owed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        harness::{Failure, Sim, swarm::case::Temper},
+        settings::Replication,
+    };
+    use simpledynamo_protocol::{command::Command, record::Key};
+
+    /// Where no fault excuses it, an operation without a reply fails the seed: so does a seed in which
+    /// most end so.
+    #[test]
+    fn without_a_fault_nothing_may_end_without_a_reply() -> Result<(), Failure> {
+        for replication in [Replication::Quorum, Replication::Chain] {
+            let cases = (0..100).map(|seed| Case::draw(seed).replicated(replication));
+            let quiet = |case: &Case| case.temper == Temper::Quiet && claims(case);
+            let mut tried = 0;
+            for case in cases.filter(quiet).take(2) {
+                let t = Sim::start(case.config.clone())?;
+                let node = t.ids().first().copied().unwrap_or(NodeId(0));
+                for outcome in [Outcome::NotApplied, Outcome::Unknown] {
+                    let (key, command) = (Key::from("k0"), Command::Get);
+                    let (call, returned) = (5_000_000, Some(5_100_000));
+                    let ended = Operation { client: 0, key, command, call, returned, outcome };
+                    let asked = [(node, ended)];
+                    let mut met = Met::default();
+                    assert!(judge(&case, &t, &met, &asked).is_err(), "{case}: {asked:?}");
+                    // The node itself was disturbed within the margin: nothing was owed.
+                    met.disturbed.note(node, call - micros(MARGIN), call - micros(MARGIN));
+                    assert_eq!(judge(&case, &t, &met, &asked), Ok(0));
+                }
+                tried += 1;
+            }
+            assert_eq!(tried, 2, "quiet cases of {}", replication.name());
+        }
+        Ok(())
+    }
+}

@@ -19,8 +19,12 @@ pub fn shrink(
 ) -> Selection {
     let (clients, operations) = case.load();
     let all: BTreeSet<usize> = case.schedule().into_iter().map(|(number, _)| number).collect();
-    let mut best =
-        Selection { faults: Some(all), operations: Some(operations), clients: Some(clients) };
+    let mut best = Selection {
+        faults: Some(all),
+        operations: Some(operations),
+        clients: Some(clients),
+        replication: case.selection.replication,
+    };
     let mut tries = 0;
     let mut attempt = |candidate: Selection, best: &mut Selection| {
         tries += 1;

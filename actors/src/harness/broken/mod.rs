@@ -7,6 +7,11 @@
 //!
 //! Caveat: a control shows that the harness notices this way to break a rule, not every way.
 
+mod chain;
+
+pub(crate) use chain::Tamper as ChainTamper;
+
+use crate::settings::Replication;
 use simpledynamo_protocol::{
     ballot::Ballot,
     effect::{Effect, Effects},
@@ -48,11 +53,23 @@ pub enum Rule {
     LearnerSilent,
     /// "Not applied" is said only when it is certain. Without: also when it is not.
     HonestUnknown,
+    /// A tail asks another node before it answers reads. Without: it asks nobody.
+    TailConfirms,
+    /// Only the register changes a chain. Without: who is silent is left out at once.
+    RegisterDecides,
+    /// A write of an older epoch is refused. Without: it is stored, passed on and answered.
+    OldEpochRefused,
+    /// A new head keeps what it had passed on. Without: it goes back to the rows before.
+    HeadKeeps,
+    /// Who joins a chain holds what the chain holds. Without: it takes nothing over.
+    JoinerCopies,
+    /// An epoch that was learned is durable. Without: a restarted node is back in the first chain.
+    DurableSeat,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Rule; 10] = [
+    pub const ALL: [Rule; 16] = [
         Rule::Majority,
         Rule::WriteBack,
         Rule::ExactlyOnce,
@@ -63,7 +80,36 @@ impl Rule {
         Rule::RecordFailure,
         Rule::LearnerSilent,
         Rule::HonestUnknown,
+        Rule::TailConfirms,
+        Rule::RegisterDecides,
+        Rule::OldEpochRefused,
+        Rule::HeadKeeps,
+        Rule::JoinerCopies,
+        Rule::DurableSeat,
     ];
+
+    /// The strategies that rest on the rule.
+    #[must_use]
+    pub fn strategies(self) -> &'static [Replication] {
+        match self {
+            Rule::Majority
+            | Rule::WriteBack
+            | Rule::DurableCeiling
+            | Rule::FreshBallot
+            | Rule::InstallChosen
+            | Rule::RecordFailure
+            | Rule::LearnerSilent => &[Replication::Quorum],
+            Rule::ExactlyOnce | Rule::AnswerAfterSync | Rule::HonestUnknown => {
+                &[Replication::Quorum, Replication::Chain]
+            }
+            Rule::TailConfirms
+            | Rule::RegisterDecides
+            | Rule::OldEpochRefused
+            | Rule::HeadKeeps
+            | Rule::JoinerCopies
+            | Rule::DurableSeat => &[Replication::Chain],
+        }
+    }
 }
 
 thread_local! {
