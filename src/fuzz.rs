@@ -25,6 +25,11 @@ pub fn client_frames(bytes: &[u8]) {
     resp::fuzz(usize::from(*step) + 1, input);
 }
 
+/// How many requests of a client stand in the input: the parser alone, for the micro-benchmarks of `bench/`.
+pub fn requests(input: &mut BytesMut) -> usize {
+    resp::requests(input)
+}
+
 /// What a peer sends: every message that comes out can be sent on and arrives the same.
 pub fn peer_frames(bytes: &[u8]) {
     let decoder = Decoder::new(FRAME_BYTES);

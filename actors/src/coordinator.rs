@@ -22,7 +22,10 @@ use simpledynamo_protocol::{
     ring::NodeId,
     time::Time,
 };
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 mod story;
 
@@ -72,6 +75,8 @@ pub struct Ways {
     pub metrics: Arc<Metrics>,
     /// Takes down what is done.
     pub recorder: Recorder,
+    /// Whether no peer is suspected.
+    pub calm: Arc<AtomicBool>,
 }
 
 /// The coordinator of one key.
@@ -156,6 +161,8 @@ impl Coordinator {
                     }
                 }
                 Effect::Begin { key, above } => replica.do_send(Begin { key, above, cause }),
+                // Only chains have listings wait.
+                Effect::List { .. } => {}
                 Effect::Note(note) => {
                     let id = recorder.record(|record| {
                         story::describe(record, note, from, &self.key, cause);
@@ -191,9 +198,8 @@ impl Handler<Take> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, take: Take, _: &mut Context<Self>) {
-        if self.proposer.is_none() {
-            return;
-        }
+        let Some(proposer) = &mut self.proposer else { return };
+        proposer.be_thrifty(self.ways.calm.load(Ordering::Relaxed));
         let now = self.ways.clock.now();
         self.watch.heard(&take.message);
         if self.ways.recorder.is_on() {

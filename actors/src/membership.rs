@@ -24,7 +24,10 @@ use crate::{
     storage::{Identity, KnownPeer},
     sync::{StartPass, Sync},
 };
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult,
+    ResponseFuture, WrapFuture,
+};
 use simpledynamo_protocol::{
     message::{self, Greet, Welcome},
     ring::NodeId,
@@ -90,6 +93,8 @@ pub struct Membership {
     welcomes: BTreeMap<NodeId, Welcome>,
     met: BTreeMap<NodeId, PeerIdentity>,
     greetings: u32,
+    /// All peers have answered.
+    admitted: bool,
     progress: Progress,
 }
 
@@ -114,6 +119,7 @@ impl Membership {
             welcomes: BTreeMap::new(),
             met: BTreeMap::new(),
             greetings: 0,
+            admitted: false,
             progress: Progress { level: false, copied: 0 },
         }
     }
@@ -143,7 +149,7 @@ impl Membership {
         let silent: Vec<_> =
             self.peers().filter(|peer| !self.welcomes.contains_key(peer)).collect();
         if silent.is_empty() {
-            return self.admit();
+            return self.admit(ctx);
         }
         for peer in &silent {
             self.ways.bridge.send(*peer, &Greet { store }.into(), Cause::NONE);
@@ -161,7 +167,10 @@ impl Membership {
     }
 
     /// All peers have answered.
-    fn admit(&mut self) {
+    fn admit(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.admitted, true) {
+            return;
+        }
         let (store, incarnation) = {
             let identity = self.identity();
             (identity.store(), identity.incarnation())
@@ -175,18 +184,21 @@ impl Membership {
         }
         let known_otherwise = self.welcomes.values().any(|welcome| welcome.known_store != store);
         let learning = known_otherwise || self.identity().learner().is_some();
-        let done = if learning {
-            self.identity().start_learning("its peers know another store of this node")
-        } else {
-            self.identity().admit()
-        };
-        if let Err(error) = done {
-            return self.fatal.store(&error);
-        }
         if learning {
+            let started =
+                self.identity().start_learning("its peers know another store of this node");
+            if let Err(error) = started {
+                return self.fatal.store(&error);
+            }
             let ceiling = self.welcomes.values().map(|welcome| welcome.ceiling).max().unwrap_or(0);
             log::warn!("this node lost what it stored: it copies all from its peers, then votes");
-            self.ways.replica.do_send(Part::Learn { ceiling });
+            let again = self.identity().has_begun_learning();
+            self.once_durable(Part::Learn { ceiling, again }, ctx, |membership| {
+                let begun = membership.identity().begin_learning();
+                if let Err(error) = begun {
+                    membership.fatal.store(&error);
+                }
+            });
             self.enter(Phase::Learning);
             #[cfg(feature = "broken-rules")]
             if crate::harness::broken::is_broken(crate::harness::broken::Rule::LearnerSilent) {
@@ -196,10 +208,32 @@ impl Membership {
                 self.ways.router.do_send(Enter(Phase::Serving));
             }
         } else {
-            log::info!("this store is new and so is the node: it votes");
-            self.ways.replica.do_send(Part::Vote);
-            self.enter(Phase::Serving);
+            // Its first seats in its chains must be there before a later life counts on them.
+            self.once_durable(Part::Vote, ctx, |membership| {
+                let admitted = membership.identity().admit();
+                if let Err(error) = admitted {
+                    return membership.fatal.store(&error);
+                }
+                log::info!("this store is new and so is the node: it votes");
+                membership.enter(Phase::Serving);
+            });
         }
+    }
+
+    /// Changes the replica's part; does something when that is durable.
+    fn once_durable(
+        &self,
+        part: Part,
+        ctx: &mut Context<Self>,
+        then: impl FnOnce(&mut Membership) + 'static,
+    ) {
+        let durable = self.ways.replica.send(part).into_actor(self);
+        ctx.spawn(durable.map(move |done, membership, _| {
+            // Err: this node is stopping.
+            if done.is_ok() {
+                then(membership);
+            }
+        }));
     }
 
     /// A peer starts with a store that may be new: says under which one it is known here.
@@ -288,14 +322,14 @@ impl Handler<Met> for Membership {
 impl Handler<FromPeer> for Membership {
     type Result = ();
 
-    fn handle(&mut self, FromPeer { from, message }: FromPeer, _: &mut Context<Self>) {
+    fn handle(&mut self, FromPeer { from, message }: FromPeer, ctx: &mut Context<Self>) {
         match message {
             message::Message::Greet(greet) => self.welcome(from, &greet),
             message::Message::Welcome(welcome) => {
                 if self.phase == Phase::Starting && welcome.store == self.identity().store() {
                     self.welcomes.insert(from, welcome);
                     if self.peers().all(|peer| self.welcomes.contains_key(&peer)) {
-                        self.admit();
+                        self.admit(ctx);
                     }
                 }
             }

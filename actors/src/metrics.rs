@@ -345,7 +345,9 @@ impl RoundWatch {
                     (false, true) => None,
                 }
             }
-            Effect::Send { .. } | Effect::Persist(_) | Effect::Note(_) => None,
+            Effect::Send { .. } | Effect::Persist(_) | Effect::List { .. } | Effect::Note(_) => {
+                None
+            }
         };
         if let Some(counter) = kind.and_then(|kind| metrics.rounds.get(kind)) {
             counter.increment();

@@ -35,7 +35,7 @@ use simpledynamo_protocol::{
 };
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     thread::JoinHandle,
 };
 use tokio::sync::watch;
@@ -299,7 +299,9 @@ impl Node {
         let Addresses { router, replica, detector, .. } = self.addresses.clone();
         let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.clone());
         let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
-        let ways = coordinator::Ways { me, clock, router, replica, bridge, metrics, recorder };
+        let calm = Arc::new(AtomicBool::new(true));
+        let ways =
+            coordinator::Ways { me, clock, router, replica, bridge, metrics, recorder, calm };
         Router::new(self.settings.clone(), self.incarnation, ways, detector)
     }
 

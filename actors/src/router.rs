@@ -29,6 +29,7 @@ use simpledynamo_protocol::{
 };
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    sync::atomic::Ordering,
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -521,6 +522,7 @@ impl Handler<StandingChanged> for Router {
             Standing::Suspected => self.suspected.insert(changed.node),
             Standing::Trusted | Standing::Me => self.suspected.remove(&changed.node),
         };
+        self.ways.calm.store(self.suspected.is_empty(), Ordering::Relaxed);
     }
 }
 

@@ -1,7 +1,8 @@
-//! Scans: the keys of the whole ring, a page at a time, each range by a quorum.
+//! Scans: the keys of the whole ring, a page at a time, each range by a quorum, or by its chain's tail.
 //!
 //! Any read quorum of a range's replicas holds every acknowledged write, so the union of their
 //! listings misses no live key. Where two disagree on a key, the key is read through its coordinator.
+//! Of a chain's members the tail alone answers, once its epoch was confirmed, as it does reads.
 //! Per key, not a snapshot: a key written or deleted while a scan runs may be in it or not.
 //!
 //! Caveat: pages are cut at the leading 64 bits of positions. A key whose prefix is that of a node's
@@ -28,8 +29,11 @@ use simpledynamo_protocol::{
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::oneshot;
 
-/// How often questions that nobody waits for any more are dropped.
+/// How often it is looked which questions are over, and which to ask again.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Silence after which replicas are asked again: a frame may be lost, and a chain may have changed.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// Keys on which replicas disagree that are read at once.
 const DOUBTFUL_AT_ONCE: usize = 64;
@@ -70,6 +74,10 @@ pub struct Config {
 
 struct Question {
     ends: Time,
+    /// When to ask again.
+    again: Time,
+    range: RangeId,
+    message: message::Message,
     answers: BTreeMap<NodeId, message::Message>,
     back: oneshot::Sender<Vec<message::Message>>,
 }
@@ -98,17 +106,38 @@ impl Scan {
         self.ask.n += 1;
         let ask = self.ask;
         let (back, answers) = oneshot::channel();
-        let ends = self.ways.clock.mono() + self.config.deadline;
-        self.questions.insert(ask, Question { ends, answers: BTreeMap::new(), back });
-        for to in self.config.ring.preference_list(range) {
+        let (now, message) = (self.ways.clock.mono(), message(ask));
+        let (ends, again) = (now + self.config.deadline, now + ASK_AGAIN);
+        let question = Question { ends, again, range, message, answers: BTreeMap::new(), back };
+        self.send(&question);
+        self.questions.insert(ask, question);
+        answers
+    }
+
+    /// Asks those replicas that have not answered.
+    fn send(&self, question: &Question) {
+        let silent = |node: &NodeId| !question.answers.contains_key(node);
+        for to in self.config.ring.preference_list(question.range).into_iter().filter(silent) {
+            let cause = Cause::NONE;
             if to == self.ways.me {
-                let (message, cause) = (message(ask), Cause::NONE);
+                let message = question.message.clone();
                 self.ways.replica.do_send(ToReplica { from: to, message, cause });
             } else {
-                self.ways.bridge.send(to, &message(ask), Cause::NONE);
+                self.ways.bridge.send(to, &question.message, cause);
             }
         }
-        answers
+    }
+
+    /// Questions that nobody waits for any more are dropped, the others asked again.
+    fn tick(&mut self) {
+        let now = self.ways.clock.mono();
+        self.questions.retain(|_, question| question.ends > now && !question.back.is_closed());
+        for question in self.questions.values().filter(|question| question.again <= now) {
+            self.send(question);
+        }
+        for question in self.questions.values_mut().filter(|question| question.again <= now) {
+            question.again = now + ASK_AGAIN;
+        }
     }
 
     /// The ranges as intervals of prefixes, in order, the whole ring covered once.
@@ -134,10 +163,7 @@ impl Actor for Scan {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        ctx.run_interval(TICK, |scan, _| {
-            let now = scan.ways.clock.mono();
-            scan.questions.retain(|_, question| question.ends > now);
-        });
+        ctx.run_interval(TICK, |scan, _| scan.tick());
     }
 }
 

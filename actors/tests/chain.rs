@@ -1,7 +1,7 @@
 //! Chains: whole nodes, the faults that chain replication is about, on simulated time.
 
 use simpledynamo_actors::{
-    harness::{Config, Failure, Mix, Sim, ms},
+    harness::{Cluster, Config, Failure, Faults, Mix, Sim, ms},
     settings::Replication,
 };
 use simpledynamo_protocol::{chain::wire::Forward, command::Reply, history::Outcome};
@@ -64,10 +64,14 @@ fn tail_dies_before_it_answers() -> Result<(), Failure> {
 }
 
 /// The chain goes on without it; when it wakes up, the reads before it are not answered from what it
-/// held ten seconds ago.
+/// held ten seconds ago. `FROM` and `COUNT` try other seeds.
 #[test]
 fn tail_paused_for_ten_seconds_never_answers_stale() -> Result<(), Failure> {
-    for seed in 0..10 {
+    let number = |name, default| {
+        std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    };
+    let from = number("FROM", 0_u64);
+    for seed in from..from + number("COUNT", 10) {
         let mut t = chains(seed);
         for (after, node) in [(100, "5554"), (11_000, "5560"), (22_000, "5558")] {
             t.after(ms(after), move |t| t.pause(node, ms(10_000)));
@@ -77,6 +81,67 @@ fn tail_paused_for_ten_seconds_never_answers_stale() -> Result<(), Failure> {
         history.assert_linearizable()?;
     }
     Ok(())
+}
+
+/// All keys are listed, and each of a tail that slept is listed as it is now.
+#[test]
+fn tail_that_slept_lists_nothing_stale() -> Result<(), Failure> {
+    let mut t = chains(14);
+    for n in 0..40 {
+        t.client("5554").set(&format!("old-{n}"), "v")?;
+    }
+    t.suspend("5560");
+    for n in 0..40 {
+        assert_eq!(t.client("5554").del(&format!("old-{n}"))?, Outcome::Reply(Reply::Int(1)));
+        t.client("5554").set(&format!("new-{n}"), "v")?;
+    }
+    let listed = t.all("5562")?;
+    assert_eq!(listed.len(), 40, "while it sleeps: {listed:?}");
+    // Nobody has told it anything yet when it wakes up and is asked.
+    t.resume("5560");
+    let listed = t.all("5560")?;
+    assert!(listed.len() == 40 && listed.keys().all(|key| key.starts_with("new-")), "{listed:?}");
+    t.heal_and_settle()
+}
+
+/// Links of a node slower than a confirmation is waited for, and than members are asked again, but
+/// not so slow that it is shut out: late answers count, whatever its place in a chain is.
+#[test]
+fn slow_node_is_waited_for() -> Result<(), Failure> {
+    for (seed, late) in [(0, 15), (1, 30), (2, 45), (3, 60), (4, 75), (5, 90), (6, 150)] {
+        let mut t = chains(seed);
+        for other in ["5554", "5556", "5558", "5562"] {
+            t.latency("5560", other, ms(late)..ms(late + 5));
+            t.latency(other, "5560", ms(late)..ms(late + 5));
+        }
+        let elsewhere = ["5554", "5556", "5558", "5562"].into_iter().cycle();
+        for (n, node) in elsewhere.take(60).enumerate() {
+            let key = format!("slow-{n}");
+            let said = t.client(node).set(&key, "v")?;
+            assert_eq!(said, Outcome::Reply(Reply::Ok), "SET {key} at {node}, {late} ms late");
+            assert_eq!(
+                t.client(node).get(&key)?,
+                value("v"),
+                "GET {key} at {node}, {late} ms late"
+            );
+        }
+        t.heal_and_settle()?;
+    }
+    Ok(())
+}
+
+/// More keys of a range are written between two passes of its copy than are few.
+#[test]
+fn node_joins_while_every_key_is_written() -> Result<(), Failure> {
+    let mut t = chains(15);
+    t.clients(40).run(Mix::default().keys(400).think(ms(0)..ms(5))).start();
+    t.progress(2_000)?;
+    t.pause("5562", ms(1_000));
+    t.advance(ms(2_000))?;
+    t.until_serving()?;
+    let history = t.finish()?;
+    t.heal_and_settle()?;
+    Ok(history.assert_linearizable()?)
 }
 
 #[test]

@@ -233,13 +233,13 @@ fn only_a_person_lets_a_learner_vote_with_what_it_has() {
     let dir = tempfile::tempdir().unwrap();
     let mut running = open_node(dir.path());
     running.identity.start_learning("a test took its records").unwrap();
-    assert!(accept_loss(dir.path()).is_err(), "not while it runs");
+    assert!(accept_loss(dir.path(), &[]).is_err(), "not while it runs");
     drop(running);
     assert!(open_node(dir.path()).identity.learner().is_some());
-    assert_eq!(accept_loss(dir.path()).unwrap().as_deref(), Some("a test took its records"));
+    assert_eq!(accept_loss(dir.path(), &[]).unwrap().as_deref(), Some("a test took its records"));
     let after = open_node(dir.path());
     assert!(after.identity.is_member() && after.identity.learner().is_none());
     assert!(after.store.meta().unwrap().ceiling >= 1 << 40, "no forgotten round is used again");
     drop(after);
-    assert_eq!(accept_loss(dir.path()).unwrap(), None, "nothing to accept");
+    assert_eq!(accept_loss(dir.path(), &[]).unwrap(), None, "nothing to accept");
 }

@@ -80,11 +80,12 @@ pub async fn run(plan: Plan) -> io::Result<Record> {
     let from = begin + Duration::from_secs_f64(run.plan.warmup);
     let until = from + Duration::from_secs_f64(run.plan.seconds);
     *run.meter.borrow_mut() = Some(Meter::new(from, until, run.plan.is_open())?);
-    if run.plan.is_open() {
-        spawn_local(offer(Rc::clone(&run), Rc::clone(&clients), begin, until));
+    let offered = if run.plan.is_open() {
+        Some(spawn_local(offer(Rc::clone(&run), Rc::clone(&clients), begin, until)))
     } else {
         clients.begin();
-    }
+        None
+    };
     let sweeper = spawn_local(sweep(Rc::clone(&clients)));
     if let (Some(blow), Some(pid)) = (run.plan.blow, run.plan.victim_pid) {
         let at = from + Duration::from_secs_f64(run.plan.blow_after);
@@ -101,7 +102,8 @@ pub async fn run(plan: Plan) -> io::Result<Record> {
     let after = used(&run);
     run.over.set(true);
     let patience = Instant::now() + run.plan.timeout() + GRACE;
-    while !clients.is_idle() && Instant::now() < patience {
+    let is_late = || offered.as_ref().is_some_and(|offered| !offered.is_finished());
+    while (is_late() || !clients.is_idle()) && Instant::now() < patience {
         sleep(SWEEP).await;
     }
     sweeper.abort();

@@ -9,10 +9,9 @@ use crate::{
         CallError, Channel, Empty, PUT, PutRequest, RANGE, RangeRequest, RangeResponse, STATUS,
         StatusResponse,
     },
-    plan::{Ask, Draw, key},
+    plan::{Ask, Draw, Supply, key},
 };
-use bytes::Bytes;
-use clap::Args;
+use bytes::{Bytes, BytesMut};
 use prost::Message;
 use std::{
     cell::{Cell, RefCell},
@@ -146,17 +145,19 @@ impl Client {
     }
 
     async fn call(&self, channel: &Channel, ask: &Ask) -> Result<(), CallError> {
-        let key = Bytes::copy_from_slice(&key(ask.key));
+        let supply = &self.run.supply;
         if ask.write {
-            let value = self.run.supply.value(ask.place);
-            channel.call(PUT, &PutRequest { key, value }).await.map(|_| ())
-        } else {
-            let answer = channel.call(RANGE, &RangeRequest { key }).await?;
-            match RangeResponse::decode(answer) {
-                Ok(RangeResponse { count: 1 }) => Ok(()),
-                Ok(_) => Err(CallError::Refused("the key is not there".to_owned())),
-                Err(error) => Err(CallError::Broken(error.to_string())),
-            }
+            return channel.call(PUT, &put(supply, ask.key, ask.place)).await.map(|_| ());
+        }
+        let key = Bytes::copy_from_slice(&key(ask.key));
+        let answer = channel.call(RANGE, &RangeRequest { key: key.clone() }).await?;
+        let found = RangeResponse::decode(answer);
+        let found = found.map_err(|error| CallError::Broken(error.to_string()))?;
+        let refused = |why: &str| Err(CallError::Refused(why.to_owned()));
+        match found.kvs.as_slice() {
+            [pair] if pair.key == key && supply.is_value(ask.key, &pair.value) => Ok(()),
+            [] => refused("the key is not there"),
+            _ => refused("a value that nobody wrote to this key"),
         }
     }
 
@@ -197,25 +198,23 @@ impl Client {
     }
 }
 
-/// `load leader`
-#[derive(Args)]
-pub struct Leader {
-    #[arg(long, value_delimiter = ',', required = true)]
-    address: Vec<SocketAddr>,
+/// The write of a key.
+pub fn put(supply: &Supply, number: u64, place: usize) -> PutRequest {
+    let mut value = BytesMut::with_capacity(supply.value_bytes);
+    supply.put_value(&mut value, number, place);
+    PutRequest { key: Bytes::copy_from_slice(&key(number)), value: value.freeze() }
 }
 
-impl Leader {
-    /// The place of the address whose server says that it leads.
-    pub async fn find(self) -> io::Result<usize> {
-        for (place, address) in self.address.iter().enumerate() {
-            let channel = Channel::open(*address).await?;
-            let answer = channel.call(STATUS, &Empty {}).await;
-            let answer = answer.map_err(|error| io::Error::other(format!("{error:?}")))?;
-            let status = StatusResponse::decode(answer).map_err(io::Error::other)?;
-            if status.header.is_some_and(|header| header.member_id == status.leader) {
-                return Ok(place);
-            }
+/// The place of the address whose server says that it leads.
+pub async fn leader(addresses: &[SocketAddr]) -> io::Result<usize> {
+    for (place, address) in addresses.iter().enumerate() {
+        let channel = Channel::open(*address).await?;
+        let answer = channel.call(STATUS, &Empty {}).await;
+        let answer = answer.map_err(|error| io::Error::other(format!("{error:?}")))?;
+        let status = StatusResponse::decode(answer).map_err(io::Error::other)?;
+        if status.header.is_some_and(|header| header.member_id == status.leader) {
+            return Ok(place);
         }
-        Err(io::Error::other("no server says that it leads"))
     }
+    Err(io::Error::other("no server says that it leads"))
 }

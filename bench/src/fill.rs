@@ -1,21 +1,14 @@
 //! Keys written before a run, as fast as the servers take them, and waiting for servers.
 
 use crate::{
+    etcd::put,
     grpc::{CallError, Channel, PUT, PutRequest, RequestOp, TXN, TxnRequest},
-    plan::{Protocol, Supply, Workload, key, parts},
+    plan::{Protocol, Supply, Workload, parts},
     redis,
     resp::{self, Reply},
 };
-use bytes::{Buf, Bytes, BytesMut};
-use clap::Args;
-use std::{
-    cell::RefCell,
-    io,
-    net::SocketAddr,
-    ops::Range,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use std::{cell::RefCell, io, net::SocketAddr, ops::Range, rc::Rc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     task::{JoinSet, spawn_local},
@@ -35,17 +28,12 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How long one attempt to get an answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
 
-/// `load fill`
-#[derive(Args)]
+/// What is to be written where.
 pub struct Fill {
-    #[arg(long, value_enum, default_value = "redis")]
-    protocol: Protocol,
-    #[arg(long, value_delimiter = ',', required = true)]
-    address: Vec<SocketAddr>,
-    #[arg(long, default_value_t = 100_000)]
-    keys: u64,
-    #[arg(long, default_value_t = 100)]
-    value_bytes: usize,
+    pub protocol: Protocol,
+    pub address: Vec<SocketAddr>,
+    pub keys: u64,
+    pub value_bytes: usize,
 }
 
 impl Fill {
@@ -81,7 +69,7 @@ async fn fill_redis(address: SocketAddr, left: Left, supply: Rc<Supply>) -> io::
         let mut missing = keys.end - keys.start;
         out.clear();
         for number in keys.clone() {
-            resp::set(&mut out, number, supply.value_slice(number as usize));
+            resp::set(&mut out, &supply, number, number as usize);
         }
         // Both at once: a server that waits for its replies to be read takes nothing more.
         let batch = out.split();
@@ -116,12 +104,7 @@ async fn fill_etcd(address: SocketAddr, left: Left, supply: Rc<Supply>) -> io::R
     let mut attempts = 0;
     loop {
         let Some(keys) = left.borrow_mut().pop() else { return Ok(()) };
-        let put = |number: u64| RequestOp {
-            put: Some(PutRequest {
-                key: Bytes::copy_from_slice(&key(number)),
-                value: supply.value(number as usize),
-            }),
-        };
+        let put = |number: u64| RequestOp { put: Some(put(&supply, number, number as usize)) };
         let transaction = TxnRequest { success: keys.clone().map(put).collect() };
         match channel.call(TXN, &transaction).await {
             Ok(_) => {}
@@ -137,36 +120,11 @@ async fn fill_etcd(address: SocketAddr, left: Left, supply: Rc<Supply>) -> io::R
     }
 }
 
-/// `load ready`
-#[derive(Args)]
-pub struct Ready {
-    #[arg(long, value_enum, default_value = "redis")]
-    protocol: Protocol,
-    #[arg(long, value_delimiter = ',', required = true)]
-    address: Vec<SocketAddr>,
-    /// Seconds to wait at most
-    #[arg(long, default_value_t = 30)]
-    patience: u64,
-}
-
-impl Ready {
-    pub async fn run(self) -> io::Result<()> {
-        let until = Instant::now() + Duration::from_secs(self.patience);
-        for address in self.address {
-            loop {
-                let tried = timeout(ANSWER_TIME, write_one(self.protocol, address)).await;
-                let why = match tried {
-                    Ok(Ok(())) => break,
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "no answer".to_owned(),
-                };
-                if Instant::now() > until {
-                    return Err(io::Error::other(format!("{address} takes no write: {why}")));
-                }
-                sleep(PAUSE).await;
-            }
-        }
-        Ok(())
+/// Tries one write at an address: servers that have just started take none at first.
+pub async fn takes_writes(protocol: Protocol, address: SocketAddr) -> io::Result<()> {
+    match timeout(ANSWER_TIME, write_one(protocol, address)).await {
+        Ok(ended) => ended.map_err(|error| io::Error::other(format!("{address}: {error}"))),
+        Err(_) => Err(io::Error::other(format!("{address}: no answer"))),
     }
 }
 
@@ -175,7 +133,7 @@ async fn write_one(protocol: Protocol, address: SocketAddr) -> io::Result<()> {
         Protocol::Redis => {
             let mut stream = redis::open(address).await?;
             let mut bytes = BytesMut::new();
-            resp::set(&mut bytes, 0, b"ready");
+            bytes.put_slice(b"*3\r\n$3\r\nSET\r\n$5\r\nready\r\n$3\r\nyes\r\n");
             stream.write_all(&bytes).await?;
             bytes.clear();
             loop {
@@ -190,10 +148,8 @@ async fn write_one(protocol: Protocol, address: SocketAddr) -> io::Result<()> {
             }
         }
         Protocol::Etcd => {
-            let put = PutRequest {
-                key: Bytes::copy_from_slice(&key(0)),
-                value: Bytes::from_static(b"ready"),
-            };
+            let put =
+                PutRequest { key: Bytes::from_static(b"ready"), value: Bytes::from_static(b"yes") };
             let answer = Channel::open(address).await?.call(PUT, &put).await;
             answer.map(|_| ()).map_err(|error| io::Error::other(format!("{error:?}")))
         }

@@ -29,8 +29,16 @@ pub struct RangeRequest {
 
 #[derive(Clone, PartialEq, Message)]
 pub struct RangeResponse {
-    #[prost(int64, tag = "4")]
-    pub count: i64,
+    #[prost(message, repeated, tag = "2")]
+    pub kvs: Vec<KeyValue>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct KeyValue {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub key: Bytes,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub value: Bytes,
 }
 
 /// A transaction without a condition.
@@ -169,8 +177,9 @@ mod tests {
         let op = RequestOp { put: Some(put) };
         let txn = TxnRequest { success: vec![op] };
         assert_eq!(txn.encode_to_vec(), b"\x12\x08\x12\x06\x0a\x01k\x12\x01v");
-        let count = RangeResponse::decode(&b"\x0a\x02\x10\x05\x20\x01"[..]).unwrap();
-        assert_eq!(count.count, 1);
+        let found = b"\x0a\x02\x10\x05\x12\x06\x0a\x01k\x2a\x01v\x20\x01";
+        let found = RangeResponse::decode(&found[..]).unwrap().kvs;
+        assert_eq!((&found[0].key[..], &found[0].value[..]), (&b"k"[..], &b"v"[..]));
         assert_eq!(frame(&Empty {}), &b"\0\0\0\0\0"[..]);
     }
 }

@@ -11,10 +11,12 @@
 //! | [`redis`], [`etcd`] | one protocol's clients each |
 //! | [`fill`] | keys written beforehand, and waiting until servers take writes |
 //! | [`machine`] | processor time of processes, a timer finer than a millisecond, signals |
+//! | [`suite`] | all that is measured: servers started and ended, runs in turn, records kept |
 //! | [`report`] | records → tables and plots |
 //!
 //! Everything runs on one thread: the generator shares its processors with the servers, and its own time
-//! for an operation stands in every record. `bench/run` calls it; nobody else needs to.
+//! for an operation stands in every record. `bench/run` calls `load suite`; `load run` is for drivers of
+//! one's own, such as a profiler.
 
 mod drive;
 mod etcd;
@@ -26,9 +28,10 @@ mod plan;
 mod redis;
 mod report;
 mod resp;
+mod suite;
 
-use clap::{Parser, Subcommand};
-use std::{io, process::ExitCode};
+use clap::{Args, Parser, Subcommand};
+use std::{io, net::SocketAddr, process::ExitCode};
 
 #[derive(Parser)]
 #[command(about = "Drives key-value servers and measures them; bench/run uses it")]
@@ -39,27 +42,36 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// One run; prints its record as a line of JSON
+    /// Measure etcd, Redis and this ring and write the report; bench/run calls it
+    Suite(Box<suite::Suite>),
+    /// One run against servers that are up; prints its record as a line of JSON
     Run(Box<plan::Plan>),
     /// Write all keys of a run once
-    Fill(fill::Fill),
-    /// Wait until every address takes a write
-    Ready(fill::Ready),
-    /// Print the place, from 0, of the address that leads an etcd cluster
-    Leader(etcd::Leader),
-    /// Print free ports of the loopback address
-    Ports { count: usize },
-    /// Print one median of records gathered so far
-    Best(report::Best),
-    /// Read a ring's `status --json` on standard input: succeed once a node is level
-    Level(report::Level),
-    /// Write report.md and its plots from a file of records
-    Report(report::Report),
+    Fill(Fill),
+}
+
+/// `load fill`
+#[derive(Args)]
+struct Fill {
+    #[arg(long, value_enum, default_value = "redis")]
+    protocol: plan::Protocol,
+    #[arg(long, value_delimiter = ',', required = true)]
+    address: Vec<SocketAddr>,
+    #[arg(long, default_value_t = 100_000)]
+    keys: u64,
+    #[arg(long, default_value_t = 100)]
+    value_bytes: usize,
 }
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+            eprintln!(
+                "load: interrupted; what was measured is kept, the next run goes on from there"
+            );
+            ExitCode::from(130)
+        }
         Err(error) => {
             eprintln!("load: {error}");
             ExitCode::FAILURE
@@ -69,21 +81,15 @@ fn main() -> ExitCode {
 
 fn run(what: What) -> io::Result<()> {
     match what {
+        What::Suite(suite) => suite.run(),
         What::Run(plan) => {
             let record = alone(drive::run(*plan))?;
             println!("{}", serde_json::to_string(&record)?);
             Ok(())
         }
-        What::Fill(fill) => alone(fill.run()),
-        What::Ready(ready) => alone(ready.run()),
-        What::Leader(leader) => {
-            println!("{}", alone(leader.find())?);
-            Ok(())
+        What::Fill(Fill { protocol, address, keys, value_bytes }) => {
+            alone(fill::Fill { protocol, address, keys, value_bytes }.run())
         }
-        What::Ports { count } => ports(count),
-        What::Best(best) => best.print(),
-        What::Level(level) => level.look(),
-        What::Report(report) => report.write(),
     }
 }
 
@@ -91,14 +97,4 @@ fn run(what: What) -> io::Result<()> {
 fn alone<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, future)
-}
-
-/// Ports that are free now. All are held until the last is known, so that no two are the same.
-fn ports(count: usize) -> io::Result<()> {
-    let bind = |_| std::net::TcpListener::bind(("127.0.0.1", 0));
-    let held = (0..count).map(bind).collect::<io::Result<Vec<_>>>()?;
-    for listener in held {
-        println!("{}", listener.local_addr()?.port());
-    }
-    Ok(())
 }

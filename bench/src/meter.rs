@@ -12,6 +12,7 @@ use crate::plan::{Plan, Workload};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use std::{
+    fmt::Write as _,
     io,
     time::{Duration, Instant},
 };
@@ -23,6 +24,12 @@ const LATENCY_MAX: Duration = Duration::from_secs(300);
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
+    /// Which part of the plan it belongs to.
+    pub part: String,
+    /// The build of the program that was measured; empty for others than this ring.
+    pub build: String,
+    /// When it was written, seconds since 1970.
+    pub at: u64,
     pub kind: String,
     pub system: String,
     pub round: u32,
@@ -47,20 +54,51 @@ pub struct Record {
     pub error: Option<String>,
     /// The longest time without a success.
     pub gap_us: f64,
+    /// Whether it lasted until the end of the run: it is at least so long.
+    pub gap_at_end: bool,
     /// Processor time of all server processes for one operation; none where one died.
     pub server_cpu_us: Option<f64>,
     /// Processor time of this generator for one operation.
     pub generator_cpu_us: f64,
+    /// The part of one processor that this generator used, 0 to 1.
+    pub generator_busy: f64,
     /// What happened to the victim: `kill` or `stop`.
     pub blow: Option<String>,
     /// The slowest operation of connections to others than the victim, and how many of theirs failed.
     pub slowest_live_us: f64,
     pub errors_live: u64,
     /// What a run is called, or a figure that is no run: its name, value and unit. Such records are
-    /// written by `bench/run`.
+    /// written by [`crate::suite`].
     pub name: Option<String>,
     pub value: f64,
     pub unit: String,
+}
+
+impl Record {
+    /// In a few words.
+    pub fn told(&self) -> String {
+        if self.workload.is_none() {
+            let name = self.name.as_deref().unwrap_or_default();
+            return match name.contains('\n') {
+                true => "done".to_owned(),
+                false => format!("{name}: {:.3} {}", self.value, self.unit),
+            };
+        }
+        let mut told = format!("{:.0}/s, p99 {:.2} ms", self.ops_per_second, self.p99_us / 1e3);
+        if self.kind == "failover" {
+            let _ = write!(
+                told,
+                ", gap {:.1} ms, slowest on others {:.1} ms",
+                self.gap_us / 1e3,
+                self.slowest_live_us / 1e3
+            );
+        }
+        if self.errors > 0 {
+            let _ =
+                write!(told, ", {} errors: {}", self.errors, self.error.as_deref().unwrap_or("-"));
+        }
+        told
+    }
 }
 
 /// Counts while a run goes on.
@@ -143,7 +181,9 @@ impl Meter {
         server: Option<Duration>,
         generator: Option<Duration>,
     ) -> Record {
-        self.gap = self.gap.max(self.until.saturating_duration_since(self.last));
+        let last = self.until.saturating_duration_since(self.last);
+        let gap_at_end = last > self.gap;
+        self.gap = self.gap.max(last);
         let seconds = (self.until - self.from).as_secs_f64();
         let quantile = |q| self.latencies.value_at_quantile(q) as f64 / 1e3;
         let each = |time: Duration| micros(time) / (self.operations + self.errors).max(1) as f64;
@@ -167,8 +207,10 @@ impl Meter {
             max_us: micros(self.slowest),
             errors: self.errors,
             gap_us: micros(self.gap),
+            gap_at_end,
             server_cpu_us: server.map(each),
             generator_cpu_us: each(generator.unwrap_or_default()),
+            generator_busy: generator.unwrap_or_default().as_secs_f64() / seconds,
             name: plan.note.clone(),
             blow: plan.blow.map(|blow| format!("{blow:?}").to_lowercase()),
             slowest_live_us: micros(self.slowest_live),
@@ -227,7 +269,7 @@ mod tests {
         meter.failed(start + 200 * MS, start + 250 * MS, true, "too late to count");
         let record = meter.record(&plan(), None, None);
         assert_eq!((record.operations, record.errors, record.errors_live), (1, 1, 0));
-        assert!((record.gap_us - 99_000.0).abs() < 1.0, "{}", record.gap_us);
+        assert!((record.gap_us - 99_000.0).abs() < 1.0 && record.gap_at_end, "{record:?}");
         assert!((record.max_us - 48_000.0).abs() < 1.0, "{}", record.max_us);
         assert_eq!(record.error.as_deref(), Some("refused"));
         assert!((record.slowest_live_us - 1_000.0).abs() < 1.0);

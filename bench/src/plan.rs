@@ -3,12 +3,15 @@
 //! Keys are numbers written as `key:000000000042`, as redis-benchmark writes them. Which key an operation
 //! takes is drawn for each client from its own seeded generator: uniformly, or by Zipf's law with exponent
 //! 0.99 as in YCSB (Cooper et al., SoCC '10), where of 100,000 keys the first takes about 8 % of all
-//! operations. Values are cut from one block of random bytes.
+//! operations.
+//!
+//! A value says whose it is: its key's number, a place in a block of random bytes, and the bytes from
+//! there. Every value read is compared with that, byte for byte.
 //!
 //! Caveats: Zipf's keys are drawn from a table of [`ZIPF_DRAWS`] numbers made before the run, so that a
 //! draw costs nothing; clients begin at different places of it.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, BytesMut};
 use clap::{Args, ValueEnum};
 use rand::{Rng, RngCore, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
@@ -22,6 +25,8 @@ const ZIPF_EXPONENT: f64 = 0.99;
 const VALUE_PLACES: usize = 4096;
 /// Length of a key in bytes.
 pub const KEY_BYTES: usize = 16;
+/// What a value begins with: its key's number, eight bytes, and its place, two. The shortest value.
+pub const VALUE_HEAD: usize = 10;
 
 /// Which protocol the servers speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,7 +63,7 @@ pub struct Plan {
     #[arg(long)]
     pub system: String,
     /// Which table of the report the record goes to
-    #[arg(long, default_value = "cell")]
+    #[arg(long, default_value = "throughput")]
     pub kind: String,
     /// Which repetition this is
     #[arg(long, default_value_t = 1)]
@@ -117,6 +122,34 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The defaults, for these servers.
+    pub fn new(system: &str, protocol: Protocol, address: &[SocketAddr]) -> Plan {
+        Plan {
+            system: system.to_owned(),
+            kind: "throughput".to_owned(),
+            round: 1,
+            protocol,
+            address: address.to_vec(),
+            sentinel: Vec::new(),
+            connections: 64,
+            pipeline: 1,
+            workload: Workload::Write,
+            wait: 0,
+            keys: 100_000,
+            value_bytes: 100,
+            warmup: 0.3,
+            seconds: 2.0,
+            rate: 0.0,
+            timeout: 10_000,
+            server_pid: Vec::new(),
+            blow: None,
+            victim_pid: None,
+            victim: None,
+            note: None,
+            blow_after: 2.0,
+        }
+    }
+
     /// What no server could be asked.
     ///
     /// # Errors
@@ -128,6 +161,7 @@ impl Plan {
                 wrong("--connections and --pipeline begin at 1")
             }
             _ if self.keys == 0 => wrong("--keys begins at 1"),
+            _ if self.value_bytes < VALUE_HEAD => wrong("--value-bytes begins at 10"),
             _ if self.seconds.is_nan() || self.seconds <= 0.0 => wrong("--seconds is above 0"),
             _ if self.rate.is_nan() || self.rate < 0.0 => wrong("--rate is 0 or above"),
             _ if self.warmup.is_nan() || self.warmup < 0.0 => wrong("--warmup is 0 or above"),
@@ -147,8 +181,8 @@ impl Plan {
 /// Keys and values, shared by all clients of a run.
 pub struct Supply {
     pub keys: u64,
-    value_bytes: usize,
-    block: Bytes,
+    pub value_bytes: usize,
+    block: Vec<u8>,
     zipf: Vec<u32>,
     workload: Workload,
 }
@@ -164,19 +198,24 @@ impl Supply {
             let law = law.map_err(|error| io::Error::other(error.to_string()))?;
             zipf = (0..ZIPF_DRAWS).map(|_| rng.sample(law) as u32 - 1).collect();
         }
-        Ok(Supply { keys, value_bytes, block: block.into(), zipf, workload })
+        Ok(Supply { keys, value_bytes, block, zipf, workload })
     }
 
-    /// A value, without a copy.
-    pub fn value(&self, place: usize) -> Bytes {
-        let from = place % VALUE_PLACES;
-        self.block.slice(from..from + self.value_bytes)
+    /// Appends a value of key `number`.
+    pub fn put_value(&self, out: &mut BytesMut, number: u64, place: usize) {
+        let place = place % VALUE_PLACES;
+        out.put_u64_le(number);
+        out.put_u16_le(place as u16);
+        out.put_slice(&self.block[place..place + self.value_bytes - VALUE_HEAD]);
     }
 
-    /// The same, to be copied.
-    pub fn value_slice(&self, place: usize) -> &[u8] {
-        let from = place % VALUE_PLACES;
-        &self.block[from..from + self.value_bytes]
+    /// Whether these bytes are a value of key `number`.
+    pub fn is_value(&self, number: u64, mut value: &[u8]) -> bool {
+        if value.len() != self.value_bytes || value.get_u64_le() != number {
+            return false;
+        }
+        let place = usize::from(value.get_u16_le());
+        self.block.get(place..place + value.len()).is_some_and(|block| block == value)
     }
 }
 
@@ -184,7 +223,7 @@ impl Supply {
 pub struct Ask {
     pub write: bool,
     pub key: u64,
-    /// For [`Supply::value`].
+    /// For [`Supply::put_value`].
     pub place: usize,
 }
 
@@ -248,6 +287,21 @@ mod tests {
     fn keys_are_written_with_leading_zeros() {
         assert_eq!(&key(0), b"key:000000000000");
         assert_eq!(&key(10_203), b"key:000000010203");
+    }
+
+    #[test]
+    fn values_are_known_again() {
+        let supply = Supply::new(9, 30, Workload::Read).unwrap();
+        let mut value = BytesMut::new();
+        supply.put_value(&mut value, 7, 123_456);
+        assert_eq!(value.len(), 30);
+        assert!(supply.is_value(7, &value));
+        assert!(!supply.is_value(8, &value) && !supply.is_value(7, &value[..29]));
+        for at in 0..value.len() {
+            let mut wrong = value.clone();
+            wrong[at] ^= 1;
+            assert!(!supply.is_value(7, &wrong), "byte {at}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-/// Room for replies that is made at a time, bytes.
+/// Room for replies that is made at a time at least, bytes.
 const READ_BYTES: usize = 16 * 1024;
 /// Pause after an address refused, before the next is tried.
 const RETRY: Duration = Duration::from_millis(5);
@@ -41,8 +41,10 @@ const ANSWER_TIME: Duration = Duration::from_millis(500);
 
 /// What the next reply on a connection belongs to.
 enum Expected {
-    /// An operation that ends with its reply.
-    Operation { due: Instant, write: bool },
+    /// A write that ends with its reply.
+    Write { due: Instant },
+    /// A read of this key.
+    Read { due: Instant, key: u64 },
     /// A write that ends with the WAIT behind it.
     Held { due: Instant },
     /// The WAIT.
@@ -52,7 +54,7 @@ enum Expected {
 impl Expected {
     fn since(&self) -> Instant {
         match self {
-            Expected::Operation { due, .. } | Expected::Held { due } => *due,
+            Expected::Write { due } | Expected::Read { due, .. } | Expected::Held { due } => *due,
             Expected::Wait { since } => *since,
         }
     }
@@ -171,11 +173,12 @@ impl Clients for Redis {
 }
 
 impl Client {
-    /// One client, through all its connections.
+    /// One client, through all its connections, until the run's tasks are dropped: an open loop that is
+    /// late still hands out operations after its end.
     async fn live(self: Rc<Client>, reader: OwnedReadHalf) {
         let mut reader = Some(reader);
         let mut place = self.number;
-        while !self.run.over.get() {
+        loop {
             let Some(mut current) = reader.take() else {
                 place += 1;
                 match self.reconnect(place).await {
@@ -231,12 +234,12 @@ impl Client {
             let ask = state.draw.next();
             resp::command(&mut state.out, &self.run.supply, &ask);
             since = due;
-            if ask.write && wait > 0 {
-                written = true;
-                state.expected.push_back(Expected::Held { due });
-            } else {
-                state.expected.push_back(Expected::Operation { due, write: ask.write });
-            }
+            state.expected.push_back(match ask.write {
+                true if wait > 0 => Expected::Held { due },
+                true => Expected::Write { due },
+                false => Expected::Read { due, key: ask.key },
+            });
+            written |= ask.write && wait > 0;
         }
         if written {
             resp::wait(&mut state.out, wait);
@@ -284,9 +287,10 @@ impl Client {
 
     /// Reads until the connection is of no further use; why.
     async fn read(self: &Rc<Client>, reader: &mut OwnedReadHalf) -> String {
-        let mut bytes = BytesMut::with_capacity(READ_BYTES);
+        let room = READ_BYTES.max(self.run.plan.value_bytes);
+        let mut bytes = BytesMut::with_capacity(room);
         loop {
-            bytes.reserve(READ_BYTES);
+            bytes.reserve(room);
             match reader.read_buf(&mut bytes).await {
                 Ok(0) => return "connection closed".to_owned(),
                 Ok(_) => {}
@@ -294,9 +298,6 @@ impl Client {
             }
             if let Err(why) = self.take(&mut bytes) {
                 return why;
-            }
-            if self.run.over.get() && self.state.borrow().expected.is_empty() {
-                return "over".to_owned();
             }
         }
     }
@@ -334,9 +335,13 @@ impl Client {
         live: bool,
     ) -> Result<(), String> {
         match (expected, reply) {
-            (Expected::Operation { due, write: true }, Reply::Simple)
-            | (Expected::Operation { due, write: false }, Reply::Bulk(_)) => {
-                self.run.done(due, now, live);
+            (Expected::Write { due }, Reply::Simple) => self.run.done(due, now, live),
+            (Expected::Read { due, key }, Reply::Bulk(value)) => {
+                if self.run.supply.is_value(key, value) {
+                    self.run.done(due, now, live);
+                } else {
+                    self.run.failed(due, now, live, "a value that nobody wrote to this key");
+                }
             }
             (Expected::Held { due }, Reply::Simple) => held.push(due),
             (Expected::Wait { .. }, Reply::Integer(replicas)) => {

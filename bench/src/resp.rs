@@ -54,7 +54,7 @@ fn number(text: &[u8]) -> Option<i64> {
 /// Appends the command of one operation.
 pub fn command(out: &mut BytesMut, supply: &Supply, ask: &Ask) {
     if ask.write {
-        set(out, ask.key, supply.value_slice(ask.place));
+        set(out, supply, ask.key, ask.place);
     } else {
         out.put_slice(b"*2\r\n$3\r\nGET\r\n$16\r\n");
         out.put_slice(&key(ask.key));
@@ -62,13 +62,13 @@ pub fn command(out: &mut BytesMut, supply: &Supply, ask: &Ask) {
     }
 }
 
-/// Appends a SET of key number `number`.
-pub fn set(out: &mut BytesMut, number: u64, value: &[u8]) {
+/// Appends a SET of key number `number` to the value of that place.
+pub fn set(out: &mut BytesMut, supply: &Supply, number: u64, place: usize) {
     out.put_slice(b"*3\r\n$3\r\nSET\r\n$16\r\n");
     out.put_slice(&key(number));
     // Writing to memory does not fail.
-    let _ = write!(out.writer(), "\r\n${}\r\n", value.len());
-    out.put_slice(value);
+    let _ = write!(out.writer(), "\r\n${}\r\n", supply.value_bytes);
+    supply.put_value(out, number, place);
     out.put_slice(b"\r\n");
 }
 
@@ -80,6 +80,7 @@ pub fn wait(out: &mut BytesMut, replicas: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::Workload;
 
     #[test]
     fn replies_are_read_whole_or_not_at_all() {
@@ -102,9 +103,10 @@ mod tests {
     #[test]
     fn commands_are_what_redis_expects() {
         let mut out = BytesMut::new();
-        set(&mut out, 7, b"ab");
+        set(&mut out, &Supply::new(9, 10, Workload::Write).unwrap(), 7, 2);
         wait(&mut out, 1);
-        let expected = "*3\r\n$3\r\nSET\r\n$16\r\nkey:000000000007\r\n$2\r\nab\r\n\
+        let expected = "*3\r\n$3\r\nSET\r\n$16\r\nkey:000000000007\r\n$10\r\n\
+                        \x07\0\0\0\0\0\0\0\x02\0\r\n\
                         *3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$1\r\n0\r\n";
         assert_eq!(out, expected.as_bytes());
     }

@@ -6,7 +6,7 @@
 
 use super::{Failure, Place, out};
 use crate::config::Cluster;
-use simpledynamo_actors::storage::accept_loss;
+use simpledynamo_actors::{settings::Replication, storage::accept_loss};
 use simpledynamo_protocol::ring::NodeId;
 
 /// `accept-loss ID`, of a node that does not run.
@@ -16,7 +16,11 @@ pub(super) fn run(cluster: &Cluster, place: &Place, id: NodeId) -> Result<(), Fa
     if !dir.exists() {
         return Err(Failure::new(format!("node {id} has no data in {}", dir.display())));
     }
-    let why = accept_loss(&dir).map_err(|error| Failure::new(error.to_string()))?;
+    let chains = match cluster.replication {
+        Replication::Chain => cluster.ring().ranges_of(id),
+        Replication::Quorum => Vec::new(),
+    };
+    let why = accept_loss(&dir, &chains).map_err(|error| Failure::new(error.to_string()))?;
     let start = place.command(&format!("start {id}"));
     Ok(out::line(match why {
         Some(why) => format!(

@@ -259,7 +259,7 @@ fn decision(line: &Line) -> Option<(String, bool)> {
             "Begin" => ("wants a ballot".to_owned(), false),
             "Prepare" => (format!("prepares {stamp}"), false),
             "Accept" => (format!("proposes {stamp}"), false),
-            _ if stamp.is_empty() => ("asks all replicas".to_owned(), false),
+            _ if stamp.is_empty() => ("asks the replicas".to_owned(), false),
             _ => (format!("asks all, believes {stamp}"), false),
         },
         Event::Join => ("joins the round".to_owned(), false),

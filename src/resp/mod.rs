@@ -46,7 +46,7 @@ mod strings;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use parser::fuzz;
+pub(crate) use parser::{count as requests, fuzz};
 pub(crate) use server::resident_bytes;
 
 use session::Session;

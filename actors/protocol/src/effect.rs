@@ -47,6 +47,14 @@ pub enum Effect {
         /// Larger than any round seen.
         above: u64,
     },
+    /// Chain: the epoch stood after this question about the range's rows had come; it may be answered
+    /// with what lies in the store.
+    List {
+        /// Who asked.
+        to: NodeId,
+        /// The question, [`Message::AskList`] or [`Message::AskDigests`].
+        question: Message,
+    },
     /// A fact for whoever looks on; nothing is to be done, and leaving it out changes nothing.
     Note(Note),
 }

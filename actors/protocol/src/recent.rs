@@ -18,6 +18,14 @@ use std::fmt;
 /// largest key (64 KiB) and as much again for everything else.
 pub const RESULTS_BYTES_MAX: usize = 896 * 1024;
 
+/// Results that one record keeps of one router, as long as five routers or fewer write the key; of
+/// more each gets its share of five times as many. So many are in flight on one key only while one
+/// operation hangs and others overtake it; each of them makes every accept of the key larger.
+pub const RESULTS_MAX: usize = 4_096;
+
+/// What a result takes in a message besides its reply, bytes, at most.
+const RESULT_BYTES: usize = 16;
+
 /// The name of one client operation, the same at every coordinator it is tried at.
 /// `Display`: `5554-17-203`.
 #[derive(
@@ -88,11 +96,25 @@ impl Recent {
         if self.seen(op) != Seen::New {
             return;
         }
-        let kept = self.results_bytes() + reply.size() <= RESULTS_BYTES_MAX;
+        let kept = self.results_bytes() + RESULT_BYTES + reply.size() <= RESULTS_BYTES_MAX;
         let result = (op.seq, kept.then(|| reply.clone()));
         if let Some(memory) = self.routers.iter_mut().find(|memory| memory.router == op.router) {
             memory.results.push(result);
         }
+    }
+
+    /// Whether there is room for the result of `op`, once what its router has finished is forgotten.
+    /// What other routers left here does not count: they may never come back to clear it away.
+    #[must_use]
+    pub fn has_room(&self, op: OpId, done_below: u64) -> bool {
+        let Some(memory) = self.routers.iter().find(|memory| memory.router == op.router) else {
+            return true;
+        };
+        let share = RESULTS_MAX.min(5 * RESULTS_MAX / self.routers.len());
+        if memory.incarnation != op.incarnation || memory.results.len() < share {
+            return true;
+        }
+        memory.results.iter().filter(|(seq, _)| *seq >= done_below).count() < share
     }
 
     /// Results kept, all routers together.
@@ -110,14 +132,14 @@ impl Recent {
     /// Bytes that it takes in a message, about.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        const ENTRY: usize = 32;
-        self.results_bytes() + ENTRY * (self.routers.len() + self.len())
+        const ROUTER: usize = 32;
+        self.results_bytes() + ROUTER * self.routers.len()
     }
 
     /// All kept results together, bytes.
     fn results_bytes(&self) -> usize {
         let results = self.routers.iter().flat_map(|memory| &memory.results);
-        results.map(|(_, reply)| reply.as_ref().map_or(0, Reply::size)).sum()
+        results.map(|(_, reply)| RESULT_BYTES + reply.as_ref().map_or(0, Reply::size)).sum()
     }
 
     /// Brings the memory of the op's router up to its incarnation and to `done_below`.
@@ -228,17 +250,20 @@ mod tests {
         assert_eq!(recent.seen(op(1, 1, 50)), Seen::Stale);
     }
 
+    /// The largest reply that is kept.
+    const LARGEST: usize = RESULTS_BYTES_MAX - RESULT_BYTES;
+
     #[test]
     fn a_result_too_large_to_keep_is_remembered_without_it() {
         let mut recent = Recent::default();
-        recent.note(op(1, 1, 1), 0, &bulk(RESULTS_BYTES_MAX));
+        recent.note(op(1, 1, 1), 0, &bulk(LARGEST - RESULT_BYTES));
         recent.note(op(2, 1, 1), 0, &bulk(1));
         recent.note(op(2, 1, 2), 0, &bulk(0));
-        assert_eq!(recent.seen(op(1, 1, 1)), Seen::Applied(Some(bulk(RESULTS_BYTES_MAX))));
+        assert_eq!(recent.seen(op(1, 1, 1)), Seen::Applied(Some(bulk(LARGEST - RESULT_BYTES))));
         assert_eq!(recent.seen(op(2, 1, 1)), Seen::Applied(None));
-        assert_eq!(recent.seen(op(2, 1, 2)), Seen::Applied(Some(bulk(0))));
+        assert_eq!(recent.seen(op(2, 1, 2)), Seen::Applied(None), "the one without took its place");
         let mut recent = Recent::default();
-        recent.note(op(1, 1, 1), 0, &bulk(RESULTS_BYTES_MAX + 1));
+        recent.note(op(1, 1, 1), 0, &bulk(LARGEST + 1));
         assert_eq!(recent.seen(op(1, 1, 1)), Seen::Applied(None));
         assert!(!recent.is_empty());
     }
@@ -247,9 +272,9 @@ mod tests {
     fn what_a_note_forgets_makes_room_for_its_own_result() {
         for next in [(op(1, 1, 2), 2), (op(1, 2, 1), 0)] {
             let mut recent = Recent::default();
-            recent.note(op(1, 1, 1), 0, &bulk(RESULTS_BYTES_MAX));
-            recent.note(next.0, next.1, &bulk(RESULTS_BYTES_MAX));
-            let kept = Seen::Applied(Some(bulk(RESULTS_BYTES_MAX)));
+            recent.note(op(1, 1, 1), 0, &bulk(LARGEST));
+            recent.note(next.0, next.1, &bulk(LARGEST));
+            let kept = Seen::Applied(Some(bulk(LARGEST)));
             assert_eq!(recent.seen(next.0), kept, "{}", next.0);
             assert_eq!(recent.len(), 1);
         }

@@ -130,7 +130,7 @@ impl Bench {
                     self.answers.push(answer.outcome);
                 }
                 Effect::Send { to, message } => self.sent.push((to, message)),
-                Effect::Note(_) => {}
+                Effect::List { .. } | Effect::Note(_) => {}
                 Effect::Begin { .. } => self.begins += 1,
                 Effect::Persist(_) => unreachable!("coordinators write nothing"),
             }

@@ -43,7 +43,10 @@ impl Replica {
                 Effect::Persist(Write::Ceiling(ceiling)) => self.durable.ceiling = *ceiling,
                 Effect::Persist(Write::AbsentFloor(floor)) => self.durable.absent_floor = *floor,
                 Effect::Persist(Write::Config(..) | Write::Seat(..)) => {}
-                Effect::Send { .. } | Effect::Begin { .. } | Effect::Note(_) => {}
+                Effect::Send { .. }
+                | Effect::Begin { .. }
+                | Effect::List { .. }
+                | Effect::Note(_) => {}
             }
         }
         effects
@@ -119,7 +122,7 @@ fn names(effects: &Effects) -> Vec<&'static str> {
             Effect::Persist(Write::Config(..) | Write::Seat(..)) => "chain",
             Effect::Send { message, .. } => message.name(),
             Effect::Begin { .. } => "begin",
-            Effect::Note(_) => "note",
+            Effect::List { .. } | Effect::Note(_) => "note",
         })
         .collect()
 }

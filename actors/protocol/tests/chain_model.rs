@@ -304,7 +304,7 @@ impl Scenario {
                 }
                 Effect::Persist(_) => {}
                 Effect::Send { to, message } => self.send(state, NODES[at], to, message),
-                Effect::Begin { .. } | Effect::Note(_) => {
+                Effect::Begin { .. } | Effect::List { .. } | Effect::Note(_) => {
                     unreachable!("chains begin their ballots themselves, and note nothing")
                 }
             }

@@ -11,7 +11,7 @@
 //! | `crash NODE`, `restart NODE` | memory is lost, what was stored is not |
 //! | `pause NODE`, `resume NODE` | what is sent to it waits, and so does what it would do |
 //! | `wipe NODE` | comes back with an empty store, which the others know to be another |
-//! | `regains NODE`, `regained NODE` | restarted now, it would have to learn anew; no more |
+//! | `relearn NODE` | comes back with its store, of which it was still a learner |
 //! | `clock MS` | the wall clocks show this from now on |
 //! | `show` | what each node holds of `x`, and its seat |
 //!
@@ -267,7 +267,7 @@ impl Cluster {
                 Effect::Send { to, message } => {
                     self.wire.push_back(Envelope { from: id, to, message });
                 }
-                Effect::Begin { .. } | Effect::Note(_) => {
+                Effect::Begin { .. } | Effect::List { .. } | Effect::Note(_) => {
                     unreachable!("chains begin their ballots themselves, and note nothing")
                 }
             }
@@ -316,7 +316,10 @@ impl Cluster {
         self.wire.retain(|envelope| (envelope.from, envelope.to) != (id, id));
     }
 
-    fn restart(&mut self, id: NodeId, wiped: bool) {
+    /// Starts a life: of a node that has lost its store, of one that goes on learning what an earlier
+    /// life has begun to, or of one that votes.
+    fn restart(&mut self, id: NodeId, start: Start) {
+        let wiped = start == Start::Wiped;
         let others = self.nodes.iter().filter(|(other, _)| **other != id);
         let ceiling = others.map(|(_, node)| node.chain.ceiling()).max().unwrap_or(0);
         if wiped {
@@ -332,8 +335,10 @@ impl Cluster {
             node.rows.clear();
             node.durable = Durable::default();
             node.kept = chain::Kept::default();
+        }
+        if start != Start::Voter {
             node.chain = chain_of(id, Some(node), Standing::Outside, now);
-            node.chain.learn(now, ceiling, &mut effects);
+            node.chain.learn(now, ceiling, !wiped, &mut effects);
         } else {
             node.chain = chain_of(id, Some(node), Standing::Voter, now);
             node.chain.start(self.now, &mut |_| None, &mut effects);
@@ -351,6 +356,17 @@ impl Cluster {
             self.say(line);
         }
     }
+}
+
+/// With what a node starts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// A whole store, and a vote.
+    Voter,
+    /// A store that it was still copying into.
+    Learner,
+    /// Nothing.
+    Wiped,
 }
 
 /// Whether it is about the range of the script. What a copy compares is long and says little.
@@ -432,7 +448,12 @@ impl Runner for Cluster {
             }
             "restart" => {
                 let id = self.node(&mut args)?;
-                self.restart(id, false);
+                self.restart(id, Start::Voter);
+            }
+            "relearn" => {
+                let id = self.node(&mut args)?;
+                self.crash(id);
+                self.restart(id, Start::Learner);
             }
             "pause" => {
                 let id = self.node(&mut args)?;
@@ -445,12 +466,7 @@ impl Runner for Cluster {
             "wipe" => {
                 let id = self.node(&mut args)?;
                 self.crash(id);
-                self.restart(id, true);
-            }
-            "regains" | "regained" => {
-                let id = self.node(&mut args)?;
-                let regaining = command.name == "regains";
-                self.nodes.get_mut(&id).ok_or("no such node")?.chain.regaining(regaining);
+                self.restart(id, Start::Wiped);
             }
             "clock" => self.now.wall = args.next_pos().ok_or("what time?")?.parse()?,
             "show" => self.show(),

@@ -152,7 +152,11 @@ impl Model for Scenario {
             rows: vec![None; NODES.len()],
             proposers: NODES[..COORDINATORS]
                 .iter()
-                .map(|id| Proposer::new(key(), config(*id), Known::default(), ask, 1))
+                .map(|id| {
+                    let mut proposer = Proposer::new(key(), config(*id), Known::default(), ask, 1);
+                    proposer.be_thrifty(*id == NODES[0]);
+                    proposer
+                })
                 .collect(),
             network: BTreeMap::new(),
             tried: 0,
@@ -293,7 +297,7 @@ impl Scenario {
                 Effect::Persist(Write::Put(_, record)) => Self::store(state, id, record),
                 Effect::Persist(Write::Ceiling(_)) => {}
                 Effect::Persist(write) => unreachable!("{write:?} is not part of the model"),
-                Effect::Note(_) => {}
+                Effect::List { .. } | Effect::Note(_) => {}
                 Effect::Begin { key, above } => {
                     let at = index(id);
                     let stored = state.rows[at].clone();

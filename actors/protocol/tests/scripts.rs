@@ -223,7 +223,7 @@ impl Cluster {
                 Effect::Send { to, message } => {
                     self.wire.push_back(Envelope { from: id, to, message });
                 }
-                Effect::Note(_) => {}
+                Effect::List { .. } | Effect::Note(_) => {}
                 Effect::Begin { key, above } => {
                     let mut effects = Effects::new();
                     node.acceptor.begin(&key, above, node.rows.get(&key), &mut effects);
@@ -396,6 +396,11 @@ impl Runner for Cluster {
             "wake" => {
                 let id = self.node(&mut args)?;
                 self.wake(id)?;
+            }
+            "thrifty" => {
+                let (id, key) = (self.node(&mut args)?, args.next_pos().ok_or("which key?")?);
+                let node = self.nodes.get_mut(&id).ok_or("no such node")?;
+                node.proposer(&Key::from(key)).be_thrifty(true);
             }
             "crash" => {
                 let id = self.node(&mut args)?;

@@ -4,14 +4,16 @@
 //! left the caches since it was last used. So lives of nodes and texts, of which there are few, are
 //! kept once in tables and named by their places there.
 //!
-//! Caveats. Numbers of records and rounds are kept modulo 2⁴⁸. A table that is full names further
-//! lives and texts by its last place, which then says nothing: [`LIVES_MAX`] starts of nodes are years.
+//! Caveats. Numbers of records and rounds are kept modulo 2⁴⁸. Where more than [`LIVES_MAX`] lives were
+//! named, by very many starts or by a peer that invents them, the eldest give way, and records of
+//! theirs that are still in memory bear a wrong name. Texts are the program's own and fit.
 
 use super::record::{Actor, Event, Place, Record, RecordId, ShortKey};
 use simpledynamo_protocol::{ballot::Ballot, recent::OpId, ring::NodeId};
 
-/// Lives of nodes that are told apart.
-const LIVES_MAX: usize = 1 << 16;
+/// Lives of nodes that are told apart: each node of a large ring in some of its lives. They are looked
+/// through from the front, so there must not be many more.
+const LIVES_MAX: usize = 1 << 10;
 /// Texts that are told apart: names of messages, commands and reasons.
 const TEXTS_MAX: usize = 1 << 8;
 /// The bits of a number beside its life.
@@ -20,13 +22,15 @@ const NUMBER: u64 = (1 << 48) - 1;
 /// What records have in common.
 pub(super) struct Tables {
     lives: Vec<(NodeId, u64)>,
+    /// The place whose life gives way next, once all are taken.
+    eldest: usize,
     texts: Vec<&'static str>,
 }
 
 impl Tables {
     pub(super) fn new() -> Tables {
         // No life and no text are the most frequent: found first.
-        Tables { lives: vec![(NodeId(0), 0)], texts: vec![""] }
+        Tables { lives: vec![(NodeId(0), 0)], eldest: 1, texts: vec![""] }
     }
 
     /// A request as records name it.
@@ -35,13 +39,32 @@ impl Tables {
     }
 
     fn life(&mut self, node: NodeId, incarnation: u64) -> u64 {
-        place(&mut self.lives, (node, incarnation), LIVES_MAX, |a, b| a == b) as u64
+        let life = (node, incarnation);
+        let at = self.lives.iter().position(|other| *other == life).unwrap_or_else(|| {
+            if self.lives.len() < LIVES_MAX {
+                self.lives.push(life);
+                return self.lives.len() - 1;
+            }
+            let at = self.eldest;
+            self.eldest = if at + 1 < LIVES_MAX { at + 1 } else { 1 };
+            if let Some(gone) = self.lives.get_mut(at) {
+                *gone = life;
+            }
+            at
+        });
+        at as u64
     }
 
     fn text(&mut self, text: &'static str) -> u8 {
         // The same text may stand at two places of the program: then it has two places here.
-        let same = |a: &&str, b: &&str| std::ptr::eq(*a, *b);
-        u8::try_from(place(&mut self.texts, text, TEXTS_MAX, same)).unwrap_or(u8::MAX)
+        let at = self.texts.iter().position(|other| std::ptr::eq(*other, text));
+        let at = at.unwrap_or_else(|| {
+            if self.texts.len() < TEXTS_MAX {
+                self.texts.push(text);
+            }
+            self.texts.len() - 1
+        });
+        u8::try_from(at).unwrap_or(u8::MAX)
     }
 
     fn pack(&mut self, node: NodeId, incarnation: u64, number: u64) -> u64 {
@@ -52,23 +75,6 @@ impl Tables {
         let life = usize::try_from(packed >> 48).unwrap_or(usize::MAX);
         let (node, incarnation) = self.lives.get(life).copied().unwrap_or((NodeId(0), 0));
         (node, incarnation, packed & NUMBER)
-    }
-}
-
-/// The place of `value` in a table, where it is put if it is new and there is room.
-fn place<T: Copy>(
-    table: &mut Vec<T>,
-    value: T,
-    most: usize,
-    same: impl Fn(&T, &T) -> bool,
-) -> usize {
-    match table.iter().position(|other| same(other, &value)) {
-        Some(at) => at,
-        None if table.len() < most => {
-            table.push(value);
-            table.len() - 1
-        }
-        None => most - 1,
     }
 }
 
@@ -173,5 +179,23 @@ impl Packed {
     /// Its request as the tables name it.
     pub(super) fn request(&self) -> u64 {
         self.request
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invented_lives_push_out_the_eldest_and_no_more() {
+        let mut tables = Tables::new();
+        let name = |number| OpId { router: NodeId(5554), incarnation: number, seq: 1 };
+        for number in 1..100_000 {
+            tables.request(name(number));
+        }
+        assert_eq!(tables.lives.len(), LIVES_MAX);
+        let packed = tables.request(name(100_000));
+        assert_eq!(tables.unpack(packed), (NodeId(5554), 100_000, 1));
+        assert_eq!(tables.unpack(0), (NodeId(0), 0, 0), "no life keeps its place");
     }
 }

@@ -86,14 +86,8 @@ impl Chains {
 
     pub(super) fn part(&mut self, now: Now, part: Part, out: &mut Effects) {
         match part {
-            Part::Learn { ceiling } => {
-                self.chain.learn(now.mono, ceiling, out);
-                self.chain.regaining(true);
-            }
-            Part::Vote => {
-                self.chain.vote(out);
-                self.chain.regaining(false);
-            }
+            Part::Learn { ceiling, again } => self.chain.learn(now.mono, ceiling, again, out),
+            Part::Vote => self.chain.vote(out),
         }
     }
 

@@ -74,6 +74,7 @@ pub struct Install {
 }
 
 /// Membership → replica: your part changes. In the order of the queue, so behind all installs.
+/// Answered when what it changes is durable.
 #[derive(Message, Clone, Copy, Debug)]
 #[rtype(result = "()")]
 pub enum Part {
@@ -81,6 +82,8 @@ pub enum Part {
     Learn {
         /// The largest ceiling of all peers.
         ceiling: u64,
+        /// An earlier life has begun with it.
+        again: bool,
     },
     /// Vote.
     Vote,
@@ -266,7 +269,7 @@ fn no_vote(me: NodeId, work: &Work, reason: Reason) -> Option<(NodeId, message::
             message::Message::Query(ask) => (*from, &ask.key, Round::Query(ask.ask)),
             _ => return None,
         },
-        Work::Install { .. } | Work::Part(_) | Work::Tick | Work::Forget { .. } => return None,
+        Work::Install { .. } | Work::Part { .. } | Work::Tick | Work::Forget { .. } => return None,
     };
     Some((to, NoVote { key: key.clone(), round, reason }.into()))
 }
@@ -325,10 +328,15 @@ impl Handler<Install> for Replica {
 }
 
 impl Handler<Part> for Replica {
-    type Result = ();
+    type Result = ResponseFuture<()>;
 
-    fn handle(&mut self, part: Part, _: &mut Context<Self>) {
-        self.enqueue_surely(Work::Part(part));
+    fn handle(&mut self, part: Part, _: &mut Context<Self>) -> Self::Result {
+        let (done, durable) = oneshot::channel();
+        self.enqueue_surely(Work::Part { part, done });
+        Box::pin(async move {
+            // Err: the writer has ended, and nothing follows any more.
+            let _ = durable.await;
+        })
     }
 }
 

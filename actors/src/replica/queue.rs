@@ -54,7 +54,12 @@ pub enum Work {
         record: Record,
     },
     /// The acceptor's part changes.
-    Part(Part),
+    Part {
+        /// To what.
+        part: Part,
+        /// Told once that is durable.
+        done: oneshot::Sender<()>,
+    },
     /// Chains: look for time-outs.
     Tick,
     /// A peer has lost its store: nothing that it said before counts any more.
@@ -74,7 +79,7 @@ impl Work {
             Work::Message { message: Message::Prepare(ask), .. } => Some(&ask.key),
             Work::Message { message: Message::Accept(ask), .. } => Some(&ask.key),
             Work::Message { message: Message::Collect(ask), .. } => Some(&ask.key),
-            Work::Message { .. } | Work::Part(_) | Work::Tick | Work::Forget { .. } => None,
+            Work::Message { .. } | Work::Part { .. } | Work::Tick | Work::Forget { .. } => None,
         }
     }
 
@@ -82,7 +87,9 @@ impl Work {
     pub(super) fn cause(&self) -> Cause {
         match self {
             Work::Message { cause, .. } | Work::Begin { cause, .. } => *cause,
-            Work::Install { .. } | Work::Part(_) | Work::Tick | Work::Forget { .. } => Cause::NONE,
+            Work::Install { .. } | Work::Part { .. } | Work::Tick | Work::Forget { .. } => {
+                Cause::NONE
+            }
         }
     }
 
@@ -99,7 +106,7 @@ impl Work {
             Work::Install { record: stored, .. } => record(stored),
             Work::Message { .. }
             | Work::Begin { .. }
-            | Work::Part(_)
+            | Work::Part { .. }
             | Work::Tick
             | Work::Forget { .. } => 64,
         }

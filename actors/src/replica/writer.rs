@@ -9,7 +9,7 @@
 //! Listings and digests are answered here too, behind the commit of what came before them.
 
 use super::{
-    Committed, Out, Part, Replica,
+    Committed, Out, Part, Replica, askers,
     chain::Chains,
     listing,
     queue::{Queue, Shared, Work},
@@ -26,7 +26,7 @@ use actix::Addr;
 use simpledynamo_protocol::{
     chain::Rows,
     effect::{Effect, Effects, Write},
-    message::{Ask, Message},
+    message::{Ask, AskDigests, AskList, Message},
     record::{Key, Record},
     register::{
         acceptor::{Acceptor, Standing},
@@ -148,8 +148,8 @@ struct Batch {
     operations: u64,
     /// Of the latest work that a recorded request caused: what chains pass on together names it.
     latest: Origin,
-    /// Who waits until something was forgotten.
-    forgotten: Vec<oneshot::Sender<()>>,
+    /// Who waits until something is forgotten or durable.
+    settled: Vec<oneshot::Sender<()>>,
     /// When it was gathered, on the clock of flow records.
     gathered: u64,
 }
@@ -269,7 +269,7 @@ impl Writer {
         }
         let (standing, level) = (self.voice.standing(), self.voice.is_level());
         replica.do_send(Committed { out, standing, level });
-        for done in std::mem::take(&mut self.batch.forgotten) {
+        for done in std::mem::take(&mut self.batch.settled) {
             // Who waited may be gone.
             let _ = done.send(());
         }
@@ -324,6 +324,7 @@ impl Writer {
                     self.batch.persist(write, stored.as_ref());
                 }
                 Effect::Send { to, message } => self.batch.out.push(Out { to, message, origin }),
+                Effect::List { to, question } => self.batch.reads.push((to, question, origin)),
                 // Chains begin their ballots themselves.
                 Effect::Begin { .. } | Effect::Note(_) => {}
             }
@@ -338,7 +339,9 @@ impl Writer {
         }
         match work {
             Work::Message { from, message, .. } => match message {
-                Message::AskDigests(_) | Message::AskList(_) | Message::Fetch(_) => {
+                Message::AskDigests(_) | Message::AskList(_) | Message::Fetch(_)
+                    if !waits_for_the_epoch(&message) =>
+                {
                     self.batch.reads.push((from, message, origin));
                     Ok(())
                 }
@@ -346,13 +349,14 @@ impl Writer {
                     chains.message(now, from, message, rows, effects);
                 }),
             },
-            Work::Part(part) => {
+            Work::Part { part, done } => {
+                self.batch.settled.push(done);
                 self.with_chains(origin, |chains, now, _, effects| chains.part(now, part, effects))
             }
             Work::Tick => self
                 .with_chains(origin, |chains, now, rows, effects| chains.tick(now, rows, effects)),
             Work::Forget { node, done } => {
-                self.batch.forgotten.push(done);
+                self.batch.settled.push(done);
                 self.with_chains(origin, |chains, _, _, _| chains.forget(node))
             }
             Work::Begin { .. } | Work::Install { .. } => Ok(()),
@@ -378,7 +382,7 @@ impl Writer {
         match work {
             Work::Begin { key, above, .. } => acceptor.begin(&key, above, held, &mut effects),
             Work::Install { key, record } => acceptor.install(key, record, held, &mut effects),
-            Work::Part(_) | Work::Tick | Work::Forget { .. } => {}
+            Work::Part { .. } | Work::Tick | Work::Forget { .. } => {}
             Work::Message { from, message, .. } => match message {
                 Message::Prepare(ask) => acceptor.prepare(from, &ask, held, &mut effects),
                 Message::Accept(ask) => acceptor.accept(from, ask, held, &mut effects),
@@ -395,11 +399,16 @@ impl Writer {
         let mut effects = Effects::new();
         let Voice::Acceptor(acceptor) = &mut self.voice else { return Ok(()) };
         match work {
-            Work::Part(Part::Learn { ceiling }) => acceptor.learn(ceiling, &mut effects),
-            Work::Part(Part::Vote) => acceptor.vote(),
+            Work::Part { part, done } => {
+                self.batch.settled.push(done);
+                match part {
+                    Part::Learn { ceiling, .. } => acceptor.learn(ceiling, &mut effects),
+                    Part::Vote => acceptor.vote(),
+                }
+            }
             Work::Message { from, message, .. } => self.batch.reads.push((from, message, origin)),
             // Its coordinators were told.
-            Work::Forget { done, .. } => self.batch.forgotten.push(done),
+            Work::Forget { done, .. } => self.batch.settled.push(done),
             Work::Begin { .. } | Work::Install { .. } | Work::Tick => {}
         }
         self.batch.take(&mut effects, None, origin);
@@ -445,7 +454,10 @@ impl Writer {
                 acceptor.query(from, &ask, stored.as_deref(), &mut self.batch.effects);
                 Ok(self.batch.effects.pop().and_then(|effect| match effect {
                     Effect::Send { message, .. } => Some(message),
-                    Effect::Persist(_) | Effect::Begin { .. } | Effect::Note(_) => None,
+                    Effect::Persist(_)
+                    | Effect::Begin { .. }
+                    | Effect::List { .. }
+                    | Effect::Note(_) => None,
                 }))
             }
             Message::AskDigests(ask) => {
@@ -466,6 +478,17 @@ impl Writer {
     }
 }
 
+/// Whether a client waits for what is asked, as for a read: a tail answers it once its epoch was
+/// confirmed.
+fn waits_for_the_epoch(message: &Message) -> bool {
+    match message {
+        Message::AskDigests(AskDigests { ask, .. }) | Message::AskList(AskList { ask, .. }) => {
+            ask.asker == askers::SCAN
+        }
+        _ => false,
+    }
+}
+
 impl Batch {
     /// Sorts the acceptor's effects; `stored` is what the key had before them.
     fn take(&mut self, effects: &mut Effects, stored: Option<&Arc<Record>>, origin: Origin) {
@@ -473,8 +496,8 @@ impl Batch {
             match effect {
                 Effect::Persist(write) => self.persist(write, stored),
                 Effect::Send { to, message } => self.out.push(Out { to, message, origin }),
-                // Only a coordinator begins, and notes what it does.
-                Effect::Begin { .. } | Effect::Note(_) => {}
+                // Only a coordinator begins, and notes what it does; only chains have listings wait.
+                Effect::Begin { .. } | Effect::List { .. } | Effect::Note(_) => {}
             }
         }
     }

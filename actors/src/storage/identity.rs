@@ -73,9 +73,7 @@ impl Identity {
         let unsynced = content.unsynced && !content.clean;
         let same_boot = !expected.boot.is_empty() && content.boot == expected.boot;
         if unsynced && !same_boot {
-            content.learner.get_or_insert_with(|| {
-                "it ran with durability = \"os\" and the machine went down".to_owned()
-            });
+            lost(&mut content, "it ran with durability = \"os\" and the machine went down");
         }
         // What an earlier life left unsynced stays so until someone syncs: see `synced`.
         content.unsynced = (unsynced && same_boot) || expected.durability == Durability::Os;
@@ -148,7 +146,25 @@ impl Identity {
     /// # Errors
     /// See [`Identity::admit`].
     pub fn start_learning(&mut self, why: &str) -> Result<(), StoreError> {
-        self.change(|content| content.learner = Some(why.to_owned()))
+        self.change(|content| {
+            if content.learner.is_none() {
+                lost(content, why);
+            }
+        })
+    }
+
+    /// Whether an earlier life has begun to learn, and nothing was lost since.
+    #[must_use]
+    pub fn has_begun_learning(&self) -> bool {
+        self.content.learner.is_some() && self.content.begun
+    }
+
+    /// The store no longer says anything that may have been overtaken while it was lost.
+    ///
+    /// # Errors
+    /// See [`Identity::admit`].
+    pub fn begin_learning(&mut self) -> Result<(), StoreError> {
+        self.change(|content| content.begun = true)
     }
 
     /// Everything has been copied back, durably; this makes it a member too.
@@ -177,7 +193,7 @@ impl Identity {
     pub(super) fn damage_set_aside(&mut self, why: String) -> Result<(), StoreError> {
         self.change(|content| {
             content.damaged = None;
-            content.learner = Some(why);
+            lost(content, &why);
         })
     }
 
@@ -237,9 +253,16 @@ fn fresh(store: u64, expected: &Expected) -> Content {
         clean: true,
         member: false,
         learner: None,
+        begun: false,
         damaged: None,
         peers: Vec::new(),
     }
+}
+
+/// Something that this node acknowledged is gone.
+fn lost(content: &mut Content, why: &str) {
+    content.learner = Some(why.to_owned());
+    content.begun = false;
 }
 
 fn check_owner(place: &Place, content: &Content, expected: &Expected) -> Result<(), StoreError> {

@@ -43,6 +43,9 @@ pub(super) struct Content {
     /// Why this node must copy its records back; none where it need not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) learner: Option<String>,
+    /// Whether nothing that the store said of before that loss is left in it.
+    #[serde(default)]
+    pub(super) begun: bool,
     /// What is wrong with the store; none where nothing is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) damaged: Option<String>,

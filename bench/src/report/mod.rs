@@ -7,13 +7,8 @@ mod plots;
 mod tables;
 
 use crate::{meter::Record, plan::Workload};
-use clap::Args;
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fs, io, path::Path};
+pub use tables::thousands;
 
 /// What makes runs comparable.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,13 +39,15 @@ pub fn median(runs: &[Record], figure: impl Fn(&Record) -> f64) -> f64 {
     }
 }
 
-fn read(path: &Path) -> io::Result<Vec<Record>> {
+/// All records of a file. A last line that is cut off, by whatever ended the run, is left out.
+pub fn read(path: &Path) -> io::Result<Vec<Record>> {
     let text = fs::read_to_string(path)?;
     let line = |(at, line): (usize, &str)| {
         serde_json::from_str(line)
             .map_err(|error| io::Error::other(format!("{}:{}: {error}", path.display(), at + 1)))
     };
-    text.lines().enumerate().map(line).collect()
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().enumerate().map(line).collect()
 }
 
 fn cells(records: &[Record]) -> Cells {
@@ -72,83 +69,24 @@ fn cells(records: &[Record]) -> Cells {
     cells
 }
 
-/// `load best`: the best median rate of a system without pipelining, 0 if it was not measured.
-#[derive(Args)]
-pub struct Best {
-    file: PathBuf,
-    #[arg(long)]
-    system: String,
-    #[arg(long, value_enum)]
-    workload: Workload,
+/// The best median rate of a system without pipelining, 0 if it was not measured.
+pub fn best(records: &[Record], system: &str, workload: Workload) -> f64 {
+    let cells = cells(records);
+    let wanted = |key: &Key| {
+        key.kind == "throughput"
+            && key.system == system
+            && key.workload == Some(workload)
+            && key.pipeline == 1
+    };
+    let rates = cells.iter().filter(|(key, _)| wanted(key));
+    rates.map(|(_, runs)| median(runs, |run| run.ops_per_second)).fold(0.0, f64::max)
 }
 
-impl Best {
-    pub fn print(self) -> io::Result<()> {
-        let wanted = |key: &Key| {
-            key.kind == "cell"
-                && key.system == self.system
-                && key.workload == Some(self.workload)
-                && key.pipeline == 1
-        };
-        let cells = cells(&read(&self.file)?);
-        let rates = cells.iter().filter(|(key, _)| wanted(key));
-        let best = rates.map(|(_, runs)| median(runs, |run| run.ops_per_second));
-        println!("{:.0}", best.fold(0.0, f64::max));
-        Ok(())
-    }
-}
-
-/// `load level`: fails unless the node serves and has all it had missed; prints what it copied since its
-/// start.
-#[derive(Args)]
-pub struct Level {
-    #[arg(long)]
-    id: u64,
-    /// Print the rows it stores instead
-    #[arg(long)]
-    rows: bool,
-}
-
-impl Level {
-    pub fn look(self) -> io::Result<()> {
-        let mut text = String::new();
-        io::stdin().read_to_string(&mut text)?;
-        let nodes: serde_json::Value = serde_json::from_str(&text)?;
-        let nodes = nodes.as_array().map(Vec::as_slice).unwrap_or_default();
-        let node = nodes.iter().find(|node| node["id"] == self.id);
-        let node = node.ok_or_else(|| io::Error::other(format!("there is no node {}", self.id)))?;
-        let state = node["state"].as_str().unwrap_or_default();
-        if state != "serving" || node["status"]["level"] != true {
-            // Not told: it is asked again until it is.
-            std::process::exit(1);
-        }
-        let figure = if self.rows { "rows" } else { "copied" };
-        println!("{}", node["status"][figure]);
-        Ok(())
-    }
-}
-
-/// `load report`
-#[derive(Args)]
-pub struct Report {
-    file: PathBuf,
-    /// Where report.md and report-*.svg go
-    #[arg(long)]
-    out: PathBuf,
-    /// Output of the micro-benchmarks, quoted
-    #[arg(long)]
-    micro: Option<PathBuf>,
-}
-
-impl Report {
-    pub fn write(self) -> io::Result<()> {
-        let records = read(&self.file)?;
-        let cells = cells(&records);
-        let plots = plots::draw(&cells, &self.out)?;
-        let micro = self.micro.map(fs::read_to_string).transpose()?;
-        let text = tables::write(&records, &cells, &plots, micro.as_deref());
-        fs::write(self.out.join("report.md"), text)
-    }
+/// Writes report.md and its plots into a directory.
+pub fn write(records: &[Record], out: &Path) -> io::Result<()> {
+    let cells = cells(records);
+    let plots = plots::draw(&cells, out)?;
+    fs::write(out.join("report.md"), tables::write(records, &cells, &plots))
 }
 
 #[cfg(test)]
@@ -157,7 +95,7 @@ mod tests {
 
     fn run(round: u32, system: &str, rate: f64) -> Record {
         Record {
-            kind: "cell".to_owned(),
+            kind: "throughput".to_owned(),
             system: system.to_owned(),
             round,
             workload: Some(Workload::Write),
@@ -187,8 +125,8 @@ mod tests {
             run(1, "redis-aof-wait", 10_000.0),
             run(1, "ring-sync", 20_000.0),
         ];
-        let text = tables::write(&records, &cells(&records), &[], Some("hop 1 ns"));
-        for part in ["| etcd | 2,000 |", "10.0", "2.0", "hop 1 ns"] {
+        let text = tables::write(&records, &cells(&records), &[]);
+        for part in ["| etcd | 2,000 |", "10.00", "2.00"] {
             assert!(text.contains(part), "no {part} in:\n{text}");
         }
     }

@@ -55,6 +55,9 @@ pub fn draw(cells: &Cells, out: &Path) -> io::Result<Vec<String>> {
         sweep("report-sizes.svg", "ring-sync by size of values", "bytes", "sizes", |key| {
             key.value_bytes as f64
         }),
+        sweep("report-keys.svg", "ring-sync by number of keys", "keys", "keys", |key| {
+            key.keys as f64
+        }),
         sweep(
             "report-clients.svg",
             "ring-sync by number of clients",
@@ -62,6 +65,13 @@ pub fn draw(cells: &Cells, out: &Path) -> io::Result<Vec<String>> {
             "clients",
             |key| key.connections as f64,
         ),
+        Plot {
+            file: "report-simulation.svg",
+            title: "Messages for an operation, simulated",
+            x: "nodes",
+            y: "messages",
+            lines: simulated(cells),
+        },
     ];
     let mut files = Vec::new();
     for plot in plots {
@@ -82,12 +92,25 @@ fn by_system(
     y: impl Fn(&Record) -> f64,
 ) -> Vec<Line> {
     let wanted =
-        |key: &Key| key.kind == "cell" && key.workload == Some(workload) && key.pipeline == 1;
+        |key: &Key| key.kind == "throughput" && key.workload == Some(workload) && key.pipeline == 1;
     let line = |system: &str| {
         let mine = cells.iter().filter(|(key, _)| wanted(key) && key.system == system);
         (system.to_owned(), mine.map(|(key, runs)| (x(key), median(runs, &y))).collect())
     };
     systems(cells, wanted).into_iter().map(line).collect()
+}
+
+/// Messages of reads and of writes, by the number of nodes.
+fn simulated(cells: &Cells) -> Vec<Line> {
+    let mut lines = std::collections::BTreeMap::<String, Vec<(f64, f64)>>::new();
+    for (key, runs) in cells.iter().filter(|(key, _)| key.kind == "simulation") {
+        let name = key.name.clone().unwrap_or_default();
+        if name.ends_with("write") || name.ends_with("read") {
+            let line = lines.entry(format!("{}, {name}", key.system)).or_default();
+            line.push((key.keys as f64, median(runs, |run| run.value)));
+        }
+    }
+    lines.into_iter().collect()
 }
 
 fn by_workload(

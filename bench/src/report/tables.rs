@@ -20,20 +20,44 @@ pub const SYSTEMS: [&str; 9] = [
 const HEAD: &str = "\
 # Benchmark report
 
-Written by `bench/run`. Every figure is the median of all rounds; the systems took turns in each.
-`redis`: a master and two replicas without persistence; `redis-aof`: `appendfsync always` on all three; `-wait`: `WAIT 1`
-after each write, or after each batch where pipelined. `ring-…`, `chain-…`: five nodes, three replicas a key, with
-`durability` `sync` or `os`. `etcd`: three nodes, linearizable reads. Clients connect to all nodes of a ring and of etcd in turn.
-Latency counts from when an operation was due. Servers and generator share the machine.
+Written by `bench/run`; ratios to etcd and Redis are [below](#ratios). Every figure is the median of its rounds; in each round the
+systems took turns. Servers and load generator share the machine.
+
+- `etcd`: three nodes, linearizable reads. Pipelined: so many calls at once on one HTTP/2 connection.
+- `redis`: a master and two replicas, no persistence. `redis-aof`: `appendfsync always` on all three. `-wait`: `WAIT 1` after each
+  write, or after each batch that has a write where pipelined; the replica acknowledges what it has received. Reads are the
+  master's own, which are not linearizable through a failover.
+- `ring-sync`, `ring-os`: five nodes of this program with quorums, three replicas a key, `durability` `sync` or `os`. `chain-…`: the
+  same with chains. `sync` compares with etcd and `redis-aof-wait`, `os` with `redis-wait`.
+- Clients connect to all nodes of a ring and of etcd in turn. Redis protocol, pipelined: a batch of so many is sent once the last
+  batch is answered; latency counts from the sending of the batch.
+- Keys of 16 B, values of 100 B unless said otherwise, drawn uniformly or by Zipf's law. Every value read is compared with what was
+  written to its key; operations that fail are counted apart and are in no rate and no percentile.
+- In an open loop latency counts from when an operation was due, whether or not it could be sent then.
+
 ";
 
-const HALF_PEAK: &str =
-    "Open loop, 64 clients, half of the system's best rate above without pipelining.";
+const HALF_PEAK: &str = "\
+Open loop, 64 clients, half of the system's best closed-loop rate without pipelining. Where fewer operations are done than offered,
+the system cannot do half of its peak steadily.";
 
 const FAILOVER: &str = "\
-Open loop over all keys, half reads and half writes; the victim is killed (`kill -9`) or stopped (SIGSTOP) after two of six
-seconds. Clients give a silent connection up after one second and go to the next server. *Gap*: the longest time without a
-success. *Slowest, live*: the slowest operation on a connection to another server than the victim, failed ones included.";
+Open loop over all keys, half reads and half writes, from 32 clients; the victim is killed (`kill -9`) or stopped (SIGSTOP) after two
+seconds. Clients give a silent connection up after one second and go to the next server, of Redis to the one that the
+Sentinels name (`down-after-milliseconds 1000`). etcd with its default times.
+
+- *gap*: the longest time without a success of any client; with `≥` it had not ended when the run did.
+- *slowest, others*: the slowest operation that ended on a connection to another server than the victim, failed ones included.
+- *slowest*: of all; what was sent to the victim before the blow and never answered counts until its client gives up.";
+
+const MICRO: &str = "One thread, nothing else running.";
+
+const SIMULATION: &str = "\
+The production actors on the harness' simulated network: messages between nodes for one operation, whoever takes it, one client a
+node and no two on one key. Messages that nodes send without clients are taken off; they have a column of their own.";
+
+/// A generator that needs more than this of its one processor may be what limits a rate.
+const GENERATOR_BUSY: f64 = 0.9;
 
 /// Tables of one figure of runs that vary in one setting.
 const SWEEPS: [(&str, &str, &str); 4] = [
@@ -43,20 +67,16 @@ const SWEEPS: [(&str, &str, &str); 4] = [
     (
         "cache",
         "More data than memory",
-        "64 clients, values of 1,000 B, `cache_bytes` 4 MiB; `ring-sync`",
+        "64 clients, `cache_bytes` 4 MiB beside the engine's own 32 MiB; `ring-sync`",
     ),
 ];
 
 /// Figures that are no runs.
-const FIGURES: [(&str, &str); 4] = [
-    ("start", "Start"),
-    ("catch-up", "Catch-up"),
-    ("cache", "More data than memory: where it is"),
-    ("simulation", "Ring size, simulated"),
-];
+const FIGURES: [(&str, &str); 3] =
+    [("start", "Start"), ("catch-up", "Catch-up"), ("cache", "More data than memory: resident")];
 
 /// The whole report.
-pub fn write(records: &[Record], cells: &Cells, plots: &[String], micro: Option<&str>) -> String {
+pub fn write(records: &[Record], cells: &Cells, plots: &[String]) -> String {
     let mut text = HEAD.to_owned();
     for record in records.iter().filter(|record| record.kind == "about") {
         line(&mut text, &format!("- {}", record.name.as_deref().unwrap_or_default()));
@@ -70,8 +90,10 @@ pub fn write(records: &[Record], cells: &Cells, plots: &[String], micro: Option<
     for (kind, title) in FIGURES {
         figures(&mut text, records, kind, title);
     }
-    if let Some(micro) = micro {
-        line(&mut text, &format!("\n## Micro-benchmarks\n\n```text\n{}\n```", micro.trim_end()));
+    simulation(&mut text, records);
+    for micro in records.iter().filter(|record| record.kind == "micro") {
+        let told = micro.name.as_deref().unwrap_or_default().trim();
+        line(&mut text, &format!("\n## Micro-benchmarks\n\n{MICRO}\n\n```text\n{told}\n```"));
     }
     for plot in plots {
         line(&mut text, &format!("\n![{plot}]({plot})"));
@@ -150,7 +172,7 @@ fn name(workload: Option<Workload>) -> &'static str {
 
 /// Rate, latency and processor time: a table each for a workload and a depth of pipeline.
 fn throughput(text: &mut String, cells: &Cells) {
-    let of_kind = |key: &&Key| key.kind == "cell";
+    let of_kind = |key: &&Key| key.kind == "throughput";
     let groups: BTreeSet<_> =
         cells.keys().filter(of_kind).map(|key| (key.workload, key.pipeline)).collect();
     if groups.is_empty() {
@@ -163,11 +185,13 @@ fn throughput(text: &mut String, cells: &Cells) {
     }
     line(
         text,
-        "\nCPU: processor time of all server processes together and, after the plus, of the generator.",
+        "\nCPU: processor time of all server processes together and, after the plus, of the generator. A rate marked with \
+         `*`: the generator used more than nine tenths of its processor, so the server may be able to do more.",
     );
     for (workload, pipeline) in groups {
-        let here =
-            |key: &Key| key.kind == "cell" && key.workload == workload && key.pipeline == pipeline;
+        let here = |key: &Key| {
+            key.kind == "throughput" && key.workload == workload && key.pipeline == pipeline
+        };
         let clients: BTreeSet<_> =
             cells.keys().filter(|key| here(key)).map(|key| key.connections).collect();
         let deep = if pipeline > 1 { format!(", pipelined by {pipeline}") } else { String::new() };
@@ -190,7 +214,7 @@ fn throughput(text: &mut String, cells: &Cells) {
                 row(text, &shown);
             }
         };
-        table("operations/s", &|runs| thousands(median(runs, |run| run.ops_per_second)));
+        table("operations/s", &rate);
         table("p50 / p99 / p99.9, ms", &latencies);
         table("CPU, µs an operation", &processor);
     }
@@ -199,6 +223,12 @@ fn throughput(text: &mut String, cells: &Cells) {
 fn capital(text: &str) -> String {
     let mut rest = text.chars();
     rest.next().map(|first| first.to_uppercase().chain(rest).collect()).unwrap_or_default()
+}
+
+fn rate(runs: &[Record]) -> String {
+    let limited = median(runs, |run| run.generator_busy) > GENERATOR_BUSY;
+    let mark = if limited { "*" } else { "" };
+    format!("{}{mark}", thousands(median(runs, |run| run.ops_per_second)))
 }
 
 fn latencies(runs: &[Record]) -> String {
@@ -221,10 +251,13 @@ fn spread(cells: &Cells) -> f64 {
     };
     cells
         .iter()
-        .filter(|(key, _)| key.kind == "cell")
+        .filter(|(key, _)| key.kind == "throughput")
         .map(|(_, runs)| of_cell(runs))
         .fold(0.0, f64::max)
 }
+
+/// One figure of a run.
+type Figure = fn(&Record) -> f64;
 
 /// What each ring is compared with: the promise that comes nearest to its own.
 fn rivals(system: &str, workload: Option<Workload>) -> Vec<&'static str> {
@@ -238,42 +271,62 @@ fn rivals(system: &str, workload: Option<Workload>) -> Vec<&'static str> {
     }
 }
 
+/// A ring beside its rivals: the same runs, one figure divided by the other.
 fn ratios(text: &mut String, cells: &Cells) {
-    let mut rows = Vec::new();
-    for (key, runs) in cells.iter().filter(|(key, _)| key.kind == "cell") {
-        for rival in rivals(&key.system, key.workload) {
-            let other = Key { system: rival.to_owned(), ..key.clone() };
-            let Some(others) = cells.get(&other) else { continue };
-            let ratio = |figure: fn(&Record) -> f64| median(runs, figure) / median(others, figure);
-            rows.push([
-                key.system.clone(),
-                rival.to_owned(),
-                name(key.workload).to_owned(),
-                key.connections.to_string(),
-                key.pipeline.to_string(),
-                format!("{:.1}", ratio(|run| run.ops_per_second)),
-                format!("{:.2}", ratio(|run| run.p99_us)),
-                format!("{:.2}", ratio(|run| run.server_cpu_us.unwrap_or(f64::NAN))),
-            ]);
-        }
-    }
-    if rows.is_empty() {
+    let compared: Vec<_> = cells
+        .iter()
+        .filter(|(key, _)| key.kind == "throughput")
+        .flat_map(|(key, runs)| {
+            let against = move |rival: &'static str| {
+                let other = Key { system: rival.to_owned(), ..key.clone() };
+                Some((key, runs, rival, cells.get(&other)?))
+            };
+            rivals(&key.system, key.workload).into_iter().filter_map(against)
+        })
+        .collect();
+    if compared.is_empty() {
         return;
     }
-    rows.sort_by_key(|row| (rank(&row[0]), rank(&row[1])));
-    let titles = columns(&[
-        "system",
-        "against",
-        "operations",
-        "clients",
-        "pipeline",
-        "rate, times",
-        "p99, times",
-        "CPU, times",
-    ]);
-    heading(text, "## Ratios", &titles);
-    for ratio in rows {
-        row(text, &ratio);
+    line(text, "\n## Ratios");
+    let shapes: BTreeSet<_> =
+        compared.iter().map(|(key, ..)| (key.pipeline, key.connections)).collect();
+    let rows: BTreeSet<_> = compared
+        .iter()
+        .map(|(key, _, rival, _)| {
+            (rank(&key.system), rank(rival), key.workload, &key.system, *rival)
+        })
+        .collect();
+    let figures: [(&str, Figure); 3] = [
+        ("operations/s: so many times the other's", |run| run.ops_per_second),
+        ("p99: so many times the other's", |run| run.p99_us),
+        ("CPU an operation: so many times the other's", |run| {
+            run.server_cpu_us.unwrap_or(f64::NAN)
+        }),
+    ];
+    for (title, figure) in figures {
+        let mut titles = columns(&["system", "against", "operations"]);
+        titles.extend(shapes.iter().map(|(deep, clients)| match deep {
+            1 => format!("{clients} clients"),
+            deep => format!("{clients} × {deep}"),
+        }));
+        heading(text, &format!("### {}", capital(title)), &titles);
+        for (.., workload, system, rival) in &rows {
+            let mut shown =
+                vec![(*system).clone(), (*rival).to_owned(), name(*workload).to_owned()];
+            for shape in &shapes {
+                let found = compared.iter().find(|(key, _, other, _)| {
+                    (key.pipeline, key.connections) == *shape
+                        && (&key.system, key.workload, other) == (system, *workload, rival)
+                });
+                shown.push(found.map_or_else(
+                    || "-".to_owned(),
+                    |(_, runs, _, others)| {
+                        format!("{:.2}", median(runs, figure) / median(others, figure))
+                    },
+                ));
+            }
+            row(text, &shown);
+        }
     }
 }
 
@@ -315,20 +368,16 @@ fn failover(text: &mut String, cells: &Cells) {
     let Some((_, [first, ..])) = of_kind.first().map(|(key, runs)| (key, runs.as_slice())) else {
         return;
     };
-    let offered = format!(
-        "{} operations/s offered by {} clients. {FAILOVER}",
-        thousands(first.offered),
-        first.connections
-    );
+    let offered = format!("{} operations/s are offered. {FAILOVER}", thousands(first.offered));
     let titles = columns(&[
         "system",
         "blow",
         "victim",
         "gap, ms",
-        "slowest, live, ms",
+        "slowest, others, ms",
         "slowest, ms",
         "p99, ms",
-        "failed, live",
+        "failed, others",
         "failed",
     ]);
     heading(text, &format!("## Failover\n\n{offered}"), &titles);
@@ -340,7 +389,7 @@ fn failover(text: &mut String, cells: &Cells) {
                     system.to_owned(),
                     key.blow.clone().unwrap_or_default(),
                     key.name.clone().unwrap_or_default(),
-                    ms(median(runs, |run| run.gap_us)),
+                    gap(runs),
                     ms(median(runs, |run| run.slowest_live_us)),
                     ms(median(runs, |run| run.max_us)),
                     ms(median(runs, |run| run.p99_us)),
@@ -350,6 +399,12 @@ fn failover(text: &mut String, cells: &Cells) {
             );
         }
     }
+}
+
+/// The longest time without a success; with `≥` where the run ended before there was one.
+fn gap(runs: &[Record]) -> String {
+    let mark = if runs.iter().any(|run| run.gap_at_end) { "≥ " } else { "" };
+    format!("{mark}{}", ms(median(runs, |run| run.gap_us)))
 }
 
 fn sweeps(text: &mut String, cells: &Cells) {
@@ -378,7 +433,7 @@ fn sweeps(text: &mut String, cells: &Cells) {
                     key.connections.to_string(),
                     thousands(key.keys as f64),
                     thousands(key.value_bytes as f64),
-                    thousands(median(runs, |run| run.ops_per_second)),
+                    rate(runs),
                     latencies(runs),
                     processor(runs),
                     thousands(median(runs, |run| run.errors as f64)),
@@ -396,7 +451,7 @@ fn memory(text: &mut String, records: &[Record]) {
     let titles = columns(&["system", "server", "keys stored", "resident, MB", "MB a million keys"]);
     heading(
         text,
-        "## Memory at rest\n\nValues of 100 B; five seconds after the last write.",
+        "## Memory at rest\n\nResident memory of each server five seconds after the last write.",
         &titles,
     );
     for record in of_kind {
@@ -427,6 +482,31 @@ fn figures(text: &mut String, records: &[Record], kind: &str, title: &str) {
             small => format!("{small}"),
         };
         row(text, &[record.system.clone(), name, format!("{value} {}", record.unit)]);
+    }
+}
+
+/// Messages for an operation, by the number of nodes.
+fn simulation(text: &mut String, records: &[Record]) {
+    let of_kind: Vec<_> = records.iter().filter(|record| record.kind == "simulation").collect();
+    let names: BTreeSet<_> = of_kind.iter().filter_map(|record| record.name.clone()).collect();
+    let rows: BTreeSet<_> =
+        of_kind.iter().map(|it| (rank(&it.system), it.system.clone(), it.keys)).collect();
+    if rows.is_empty() {
+        return;
+    }
+    let mut titles = columns(&["system", "nodes"]);
+    titles.extend(names.iter().cloned());
+    heading(text, &format!("## Ring size, simulated\n\n{SIMULATION}"), &titles);
+    for (_, system, nodes) in rows {
+        let mut shown = vec![system.clone(), nodes.to_string()];
+        for name in &names {
+            let mine = |it: &&&Record| {
+                it.system == system && it.keys == nodes && it.name.as_ref() == Some(name)
+            };
+            let value = of_kind.iter().find(mine).map(|record| format!("{:.2}", record.value));
+            shown.push(value.unwrap_or_else(|| "-".to_owned()));
+        }
+        row(text, &shown);
     }
 }
 

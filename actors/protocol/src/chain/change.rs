@@ -52,7 +52,8 @@ impl Range {
     fn fitness(&self, core: &Core) -> Fitness {
         let head = self.seat.config.head() == Some(core.me);
         match () {
-            () if self.serves(core) && !core.regaining => Fitness::Level,
+            () if self.serves(core) => Fitness::Level,
+            () if core.votes() && self.seat.is_loss_accepted() => Fitness::LossAccepted,
             () if core.votes() && self.seat.pure && !head => Fitness::Copying,
             () => Fitness::Lost,
         }
@@ -148,11 +149,20 @@ impl Range {
         let (next, heard) = (survivors(&self.seat.config, &present), self.is_majority(&present));
         self.broken = next.members != self.seat.config.members;
         if !self.broken {
+            self.has_betters(core, step);
             let lost = now.0.saturating_sub(core.settings.request_timeout.as_micros() as u64);
             self.resend(core, Time(lost), step);
             self.release(core, step);
         } else if heard && !next.members.is_empty() {
             self.change(core, next, step);
+        }
+    }
+
+    /// The chain works: nothing is to begin with what this node has.
+    fn has_betters(&mut self, core: &Core, step: &mut Step<'_>) {
+        if self.seat.is_loss_accepted() && self.seat.config.since(core.me).is_none() {
+            self.seat.level = 0;
+            step.persist(Write::Seat(self.id, self.seat.clone()));
         }
     }
 
@@ -181,7 +191,8 @@ impl Range {
         let lost = self.fitness(core) == Fitness::Lost;
         let must_leave = core.votes() && lost && self.seat.config.since(core.me).is_some();
         let knows_none = core.votes() && self.seat.config.epoch == 0;
-        !self.parked.is_empty() || self.broken || must_leave || knows_none
+        let may_begin = core.votes() && self.seat.is_loss_accepted();
+        !self.parked.is_empty() || self.broken || must_leave || knows_none || may_begin
     }
 
     pub(super) fn next_survey(&self, core: &Core) -> Option<Time> {
@@ -248,10 +259,18 @@ impl Range {
     }
 }
 
-/// The chain of those that answered, from the first that is level on.
+/// The chain of those that answered, from the first that is level on. Where none is, it begins anew
+/// with one whose loss was accepted: the first in the chain, which held most.
 fn survivors(config: &Config, present: &BTreeMap<NodeId, Fitness>) -> Config {
     let level = |node| present.get(&node) == Some(&Fitness::Level);
     let first = config.members.iter().position(|member| level(member.node));
+    if first.is_none() {
+        let members = config.members.iter().map(|member| member.node);
+        let accepted = |node: &NodeId| present.get(node) == Some(&Fitness::LossAccepted);
+        if let Some(node) = members.chain(present.keys().copied()).find(accepted) {
+            return config.begun_by(node);
+        }
+    }
     let behind = |node| {
         let at = config.members.iter().position(|member| member.node == node);
         first.is_some() && at >= first

@@ -11,6 +11,10 @@ use crate::{record::Value, ring::NodeId};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// In place of the epoch since which a node is level: it has lost something, and a person has decided
+/// that the chain may go on from what it has, where nobody has more.
+pub const LOSS_ACCEPTED: u64 = u64::MAX;
+
 /// A node's place in a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Member {
@@ -50,6 +54,13 @@ impl Config {
         let mut next = self.keeping(|member| member != node);
         next.members.push(Member { node, since: next.epoch });
         next
+    }
+
+    /// The chain of one who begins it anew, an epoch on.
+    #[must_use]
+    pub fn begun_by(&self, node: NodeId) -> Config {
+        let epoch = self.epoch + 1;
+        Config { epoch, members: vec![Member { node, since: epoch }] }
     }
 
     /// Where writes enter.
@@ -119,7 +130,8 @@ impl fmt::Display for Config {
 pub struct Seat {
     /// The newest chain that it has learned of: it serves no older one any more.
     pub config: Config,
-    /// It holds all that is committed as a member since this epoch; 0 where it does not.
+    /// It holds all that is committed as a member since this epoch; 0 where it does not, or
+    /// [`LOSS_ACCEPTED`].
     pub level: u64,
     /// It holds nothing but what is committed or was passed on to it as a member: no rest of a
     /// write of its former membership that the chain has gone on without.
@@ -139,6 +151,18 @@ impl Seat {
         Seat { config: Config::default(), level: 0, pure: false }
     }
 
+    /// Of a node whose loss a person has accepted, whatever the chain is.
+    #[must_use]
+    pub fn loss_accepted() -> Seat {
+        Seat { level: LOSS_ACCEPTED, ..Seat::lost() }
+    }
+
+    /// Whether the chain may go on from what this node has, where nobody has more.
+    #[must_use]
+    pub fn is_loss_accepted(&self) -> bool {
+        self.level == LOSS_ACCEPTED
+    }
+
     /// Whether `me` holds all that is committed and may answer for the chain.
     #[must_use]
     pub fn is_level(&self, me: NodeId) -> bool {
@@ -148,11 +172,27 @@ impl Seat {
     /// The seat in a newer chain.
     #[must_use]
     pub(super) fn moved_to(&self, config: Config, me: NodeId) -> Seat {
+        if self.is_loss_accepted() {
+            return self.begins(config, me);
+        }
         let stays = config.since(me).is_some() && config.since(me) == self.config.since(me);
         if stays {
             return Seat { config, ..self.clone() };
         }
         Seat { config, level: 0, pure: self.pure && self.config.since(me).is_none() }
+    }
+
+    /// A chain that begins with this node alone rests on what it has; in one that does without it,
+    /// others have more.
+    fn begins(&self, config: Config, me: NodeId) -> Seat {
+        let since = config.since(me);
+        let alone = config.members.len() == 1 && since == Some(config.epoch);
+        let (level, pure) = match () {
+            () if alone => (config.epoch, true),
+            () if since.is_some() || self.config.epoch == 0 => (LOSS_ACCEPTED, self.pure),
+            () => (0, false),
+        };
+        Seat { config, level, pure }
     }
 }
 
@@ -170,6 +210,18 @@ mod tests {
         for wrong in ["", "x", "1 5554", "1 5554@", "1  5554@1", "-1 5554@1"] {
             assert_eq!(Config::parse(wrong.as_bytes()), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn whose_loss_was_accepted_begins_alone_or_not_at_all() {
+        let me = NODES[1];
+        let asked = Seat::loss_accepted().moved_to(Config::first(&NODES), me);
+        assert!(asked.is_loss_accepted() && !asked.is_level(me));
+        let alone = asked.moved_to(asked.config.begun_by(me), me);
+        assert!(alone.is_level(me) && alone.pure);
+        let other = asked.moved_to(asked.config.begun_by(NODES[0]), me);
+        assert!(!other.is_loss_accepted() && !other.is_level(me) && !other.pure);
+        assert!(!other.moved_to(other.config.joined_by(me), me).is_level(me));
     }
 
     #[test]

@@ -44,7 +44,8 @@ const RETRY_EVERY: Duration = Duration::from_millis(250);
 const PASS_EVERY: Duration = Duration::from_secs(30);
 
 /// A pass that changed no more rows than this is the last before joining: what is missing then is
-/// copied while reads wait.
+/// copied while reads wait. So is one that changed more than half as many as the one before: where
+/// more rows than this are written all the time, no pass comes closer.
 const FEW: u64 = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +76,8 @@ pub(super) struct Copy {
     wanted: BTreeMap<Key, Stamp>,
     /// Rows that this pass has changed.
     changed: u64,
+    /// Rows that the pass before has changed, where it was for the same purpose.
+    before: Option<u64>,
 }
 
 impl Copy {
@@ -88,7 +91,13 @@ impl Copy {
             intervals: VecDeque::new(),
             wanted: BTreeMap::new(),
             changed: 0,
+            before: None,
         }
+    }
+
+    /// Whether one more pass over the same rows would come no closer.
+    fn is_close(&self) -> bool {
+        self.changed <= FEW || self.before.is_some_and(|before| self.changed > before / 2)
     }
 
     fn rest(&mut self, until: Time) {
@@ -108,6 +117,7 @@ impl Range {
             (true, false) => PASS_EVERY,
             (false, _) => RETRY_EVERY,
         };
+        self.copy.before = None;
         self.copy.rest(now + pause);
     }
 
@@ -352,13 +362,14 @@ impl Range {
                 }
             }
             Purpose::Purge => {
-                let few = self.copy.changed <= FEW;
-                self.copy.rest(if few { now + RETRY_EVERY } else { now });
+                let close = self.copy.is_close();
+                self.copy.before = Some(self.copy.changed);
+                self.copy.rest(if close { now + RETRY_EVERY } else { now });
                 if !self.seat.pure {
                     self.seat.pure = true;
                     step.persist(Write::Seat(self.id, self.seat.clone()));
                 }
-                if few && !self.survey.is_open() {
+                if close && !self.survey.is_open() {
                     self.change(core, self.seat.config.joined_by(core.me), step);
                 }
             }

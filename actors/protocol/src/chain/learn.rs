@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ballot::Stamp,
-    effect::{Effects, Write},
+    effect::{Effect, Effects, Write},
     message::{Ask, Held, Query},
     record::{Record, stamp_of},
     register::acceptor::Standing,
@@ -39,23 +39,19 @@ impl Learning {
 impl Chain {
     /// The peers know another store of this node, or its own may be incomplete: it has no part in
     /// its chains until it has learned the configurations. `peers_ceiling` is the largest ceiling of
-    /// **all** peers.
-    pub fn learn(&mut self, now: Time, peers_ceiling: u64, out: &mut Effects) {
+    /// **all** peers. `again`: a later life goes on with what an earlier one began. Then its seats
+    /// are of after the loss: where it has joined anew it may be the only level member left.
+    pub fn learn(&mut self, now: Time, peers_ceiling: u64, again: bool, out: &mut Effects) {
         self.core.acceptor.learn(peers_ceiling, out);
         for range in self.ranges.values_mut() {
-            range.seat = Seat::lost();
-            out.push(crate::effect::Effect::Persist(Write::Seat(range.id, Seat::lost())));
+            if !again {
+                range.seat = Seat::lost();
+                out.push(Effect::Persist(Write::Seat(range.id, Seat::lost())));
+            }
             let ask = self.core.ask();
             range.learning = Some(Learning { ask, answers: BTreeMap::new(), until: now });
         }
         self.vote_if_learned();
-    }
-
-    /// Whether this node, started anew, would count as one that has lost its store: until it is level
-    /// in all its ranges and that is on record. As long, no chain may rest on what it holds, however
-    /// complete: it is a member, and answers as a tail, but is not the one that others leave behind.
-    pub fn regaining(&mut self, regaining: bool) {
-        self.core.regaining = regaining;
     }
 
     /// To be called when `node` is found to have lost its store, **before it is welcomed**; nothing

@@ -46,7 +46,7 @@ mod write;
 use crate::{
     ballot::Stamp,
     effect::{Effect, Effects, Write},
-    message::{Ask, Collect, Message},
+    message::{self, Ask, Collect, Message},
     record::{Datum, Key, Record},
     register::acceptor::{Acceptor, Durable, Standing},
     ring::{NodeId, RangeId, Ring},
@@ -112,8 +112,6 @@ struct Core {
     /// The largest version of a collected tombstone: a key without a row begins above it.
     absent_floor: u64,
     incarnation: u64,
-    /// After a restart it would have to learn once more: see [`Chain::regaining`].
-    regaining: bool,
     /// Counts questions.
     asks: u64,
     /// Counts operations on configurations.
@@ -211,9 +209,7 @@ impl Chain {
         let register = Durable { ceiling: durable.ceiling, absent_floor: 0 };
         let acceptor = Acceptor::new(me, register, standing);
         let absent_floor = durable.absent_floor;
-        let (regaining, asks, ops) = (false, 0, 0);
-        let mut core =
-            Core { me, settings, acceptor, absent_floor, incarnation, regaining, asks, ops };
+        let mut core = Core { me, settings, acceptor, absent_floor, incarnation, asks: 0, ops: 0 };
         let ids = core.settings.ring.ranges_of(me);
         let ranges = ids.into_iter().map(|id| (id, Range::new(&mut core, id, kept, now))).collect();
         Chain { core, ranges }
@@ -297,7 +293,8 @@ impl Chain {
         self.ranges.get(&range).is_some_and(|it| it.register.is_busy() || it.survey.is_open())
     }
 
-    /// Takes a message.
+    /// Takes a message. Of questions about rows it takes those that no copy asks: what a client sees
+    /// of them rests on the epoch as reads do.
     pub fn message(
         &mut self,
         now: Now,
@@ -323,6 +320,12 @@ impl Chain {
                 }
             }
             Message::Collect(collect) => self.core.collect(&collect, step),
+            Message::AskDigests(message::AskDigests { range, .. })
+            | Message::AskList(message::AskList { range, .. }) => {
+                if let Some(range) = self.ranges.get_mut(&range) {
+                    range.listing(&self.core, from, message, step);
+                }
+            }
             message => self.of_range(from, message, step),
         }
         self.vote_if_learned();

@@ -8,9 +8,14 @@
 //! after the read has arrived, so the answer is as fresh as the read needs; one question serves all
 //! reads that wait when it is sent.
 //!
+//! Where no answer comes soon the next node is asked the same, and any answer to either question
+//! will do: links may be slower than [`ASK_AGAIN`], and a late answer is as good as an early one.
+//!
 //! No promise is asked for: a restarted replica counts as having promised every round up to its
 //! ceiling, so it could confirm nothing until the configuration was written once more, and a promise
 //! without an accept chooses nothing.
+//!
+//! Listings of the range's rows are asked of all its nodes, and let out by the tail by the same rule.
 //!
 //! A tail that is the only member lets answers to writes out by the same rule.
 
@@ -22,7 +27,8 @@ use super::{
 };
 use crate::{
     command::{Context, apply},
-    message::{Answer, Ask, Outcome, Reason},
+    effect::Effect,
+    message::{Answer, Ask, Message, Outcome, Reason},
     ring::NodeId,
     time::Time,
 };
@@ -32,6 +38,15 @@ use std::collections::VecDeque;
 /// given up.
 const ANSWER_WAITS: u32 = 20;
 
+/// How long a question about rows waits for a confirmation, in request time-outs; it is asked again.
+const LISTING_WAITS: u32 = 5;
+
+/// Questions about rows that wait at one range; who asks more must ask again.
+const LISTINGS_MAX: usize = 256;
+
+/// A node that was asked is silent for a request time-out over this: the next is asked as well.
+const ASK_AGAIN: u32 = 2;
+
 /// Reads that wait for a confirmation, and their one question.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Reads {
@@ -39,7 +54,7 @@ pub(super) struct Reads {
     asked: Option<Asked>,
     /// Which of the others is asked.
     candidate: usize,
-    /// Questions in a row that nobody answered.
+    /// Questions since the last answer.
     failed: usize,
     /// No question before.
     not_before: Time,
@@ -49,12 +64,13 @@ pub(super) struct Reads {
 enum Waiting {
     Read(Parked),
     Answer { answer: Answer, deadline: Time },
+    Listing { from: NodeId, question: Message, deadline: Time },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Asked {
     ask: Ask,
-    to: NodeId,
+    /// When the next node is asked the same.
     until: Time,
     covers: VecDeque<Waiting>,
 }
@@ -63,7 +79,7 @@ impl Waiting {
     fn deadline(&self) -> Time {
         match self {
             Waiting::Read(parked) => parked.deadline,
-            Waiting::Answer { deadline, .. } => *deadline,
+            Waiting::Answer { deadline, .. } | Waiting::Listing { deadline, .. } => *deadline,
         }
     }
 }
@@ -78,18 +94,34 @@ impl Reads {
         self.waiting.push_back(Waiting::Answer { answer, deadline });
     }
 
+    /// A listing that is asked for again while it waits is asked for once.
+    fn push_listing(&mut self, from: NodeId, question: Message, deadline: Time) {
+        let same = |it: &Waiting| {
+            matches!(it, Waiting::Listing { from: asker, question: asked, .. }
+            if *asker == from && *asked == question)
+        };
+        let covers = self.asked.iter().flat_map(|asked| &asked.covers);
+        let listing = |it: &&Waiting| matches!(it, Waiting::Listing { .. });
+        if self.waiting.iter().chain(covers.clone()).any(same)
+            || self.waiting.iter().chain(covers).filter(listing).count() >= LISTINGS_MAX
+        {
+            return;
+        }
+        self.waiting.push_back(Waiting::Listing { from, question, deadline });
+    }
+
     /// Whether none of the others has answered lately.
     pub(super) fn is_failing(&self, replicas: usize) -> bool {
         self.failed + 1 >= replicas.max(2)
     }
 
-    /// Every read that waits; the answers to writes are given up.
+    /// Every read that waits; the answers to writes are given up, listings are asked for again.
     pub(super) fn take(&mut self) -> Vec<Parked> {
         let asked = self.asked.take().into_iter().flat_map(|asked| asked.covers);
         let all = asked.chain(std::mem::take(&mut self.waiting));
         all.filter_map(|waiting| match waiting {
             Waiting::Read(parked) => Some(parked),
-            Waiting::Answer { .. } => None,
+            Waiting::Answer { .. } | Waiting::Listing { .. } => None,
         })
         .collect()
     }
@@ -106,12 +138,24 @@ impl Reads {
 }
 
 impl Range {
+    /// Somebody wants to know the range's rows. Only the tail's are all of them and no more.
+    pub(super) fn listing(
+        &mut self,
+        core: &Core,
+        from: NodeId,
+        question: Message,
+        step: &Step<'_>,
+    ) {
+        if self.serves(core) && self.seat.config.tail() == Some(core.me) {
+            let deadline = step.now.mono + core.settings.request_timeout * LISTING_WAITS;
+            self.reads.push_listing(from, question, deadline);
+        }
+    }
+
     /// Asks for the confirmation of everything that waits, unless a question is under way.
     pub(super) fn flush_reads(&mut self, core: &mut Core, step: &mut Step<'_>) {
         let now = step.now.mono;
-        // Alone and unheard, the head takes no writes: somebody must find out when that is over.
-        let deaf = !self.parked.is_empty() && self.reads.is_failing(self.replicas.len());
-        if self.reads.asked.is_some() || self.reads.waiting.is_empty() && !deaf {
+        if self.reads.asked.is_some() || self.reads.waiting.is_empty() && !self.is_deaf() {
             return;
         }
         if self.seat.config.tail() != Some(core.me)
@@ -124,17 +168,28 @@ impl Range {
             self.reads.not_before = now + core.settings.request_timeout / 2;
             return self.ask_register(core, Purpose::Settle, step);
         }
-        let others: Vec<_> = self.replicas.iter().filter(|node| **node != core.me).collect();
-        let Some(to) = others.get(self.reads.candidate % others.len().max(1)).copied() else {
-            // A range of one node.
+        if self.replicas.len() == 1 {
             let all = std::mem::take(&mut self.reads.waiting);
             return all.into_iter().for_each(|waiting| self.answer(core, waiting, step));
-        };
-        let (to, ask) = (*to, core.ask());
+        }
         let covers = std::mem::take(&mut self.reads.waiting);
-        let until = now + core.settings.request_timeout / 2;
-        self.reads.asked = Some(Asked { ask, to, until, covers });
-        step.send(to, Confirm { range: self.id, config: self.seat.config.clone(), ask });
+        self.reads.asked = Some(Asked { ask: core.ask(), until: now, covers });
+        self.ask_to_confirm(core, step);
+    }
+
+    /// Alone and unheard, the head takes no writes: somebody must find out when that is over.
+    fn is_deaf(&self) -> bool {
+        !self.parked.is_empty() && self.reads.is_failing(self.replicas.len())
+    }
+
+    /// Asks the next of the others what was asked already, or asks for the first time.
+    fn ask_to_confirm(&mut self, core: &Core, step: &mut Step<'_>) {
+        let others: Vec<_> = self.replicas.iter().filter(|node| **node != core.me).collect();
+        let Some(to) = others.get(self.reads.candidate % others.len().max(1)) else { return };
+        let Some(asked) = &mut self.reads.asked else { return };
+        asked.until = step.now.mono + core.settings.request_timeout / ASK_AGAIN;
+        let (config, ask) = (self.seat.config.clone(), asked.ask);
+        step.send(**to, Confirm { range: self.id, config, ask });
     }
 
     /// A tail asks whether its epoch stands.
@@ -163,7 +218,8 @@ impl Range {
         got: &Confirmed,
         step: &mut Step<'_>,
     ) {
-        let fits = |asked: &mut Asked| (asked.ask, asked.to) == (got.ask, from);
+        let other = from != core.me && self.replicas.contains(&from);
+        let fits = |asked: &mut Asked| other && asked.ask == got.ask;
         let Some(asked) = self.reads.asked.take_if(fits) else { return };
         let deaf = self.reads.is_failing(self.replicas.len());
         self.reads.failed = 0;
@@ -190,6 +246,9 @@ impl Range {
     fn answer(&mut self, core: &mut Core, waiting: Waiting, step: &mut Step<'_>) {
         let parked = match waiting {
             Waiting::Answer { answer, .. } => return step.send(answer.op.router, answer),
+            Waiting::Listing { from: to, question, .. } => {
+                return step.out.push(Effect::List { to, question });
+            }
             Waiting::Read(parked) => parked,
         };
         let request = &parked.request;
@@ -212,18 +271,28 @@ impl Range {
 
     pub(super) fn wake_reads(&mut self, core: &mut Core, step: &mut Step<'_>) {
         let now = step.now.mono;
-        if let Some(asked) = self.reads.asked.take_if(|asked| asked.until <= now) {
-            self.reads.candidate += 1;
-            self.reads.failed += 1;
-            self.wait_again(asked.covers);
+        let mut over = VecDeque::new();
+        let covers = self.reads.asked.as_mut().map(|asked| &mut asked.covers);
+        for waiting in covers.into_iter().chain([&mut self.reads.waiting]) {
+            let (late, rest): (VecDeque<_>, _) =
+                std::mem::take(waiting).into_iter().partition(|it| it.deadline() <= now);
+            *waiting = rest;
+            over.extend(late);
         }
-        let (over, rest): (VecDeque<_>, _) = std::mem::take(&mut self.reads.waiting)
-            .into_iter()
-            .partition(|waiting| waiting.deadline() <= now);
-        self.reads.waiting = rest;
         for waiting in over {
             if let Waiting::Read(parked) = waiting {
                 parked.refuse(Reason::NoQuorum, step);
+            }
+        }
+        if let Some(asked) = self.reads.asked.take_if(|asked| asked.until <= now) {
+            self.reads.candidate += 1;
+            self.reads.failed += 1;
+            if self.is_sealed() || asked.covers.is_empty() && !self.is_deaf() {
+                // No answer to it is of use.
+                self.wait_again(asked.covers);
+            } else {
+                self.reads.asked = Some(asked);
+                self.ask_to_confirm(core, step);
             }
         }
         self.flush_reads(core, step);

@@ -212,7 +212,7 @@ impl Range {
                     self.carry_out(core, effects, step);
                 }
                 // Of the configuration, not of a client's request.
-                Effect::Note(_) => {}
+                Effect::List { .. } | Effect::Note(_) => {}
             }
         }
     }

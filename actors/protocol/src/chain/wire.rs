@@ -145,6 +145,9 @@ pub enum Fitness {
     Copying,
     /// It has lost what it held: it must leave and join anew.
     Lost,
+    /// The same, but a person has decided that the chain may go on from what it has, where nobody has
+    /// more.
+    LossAccepted,
 }
 
 /// Any replica → anyone: this is the chain. Also the answer to every message of an older epoch.

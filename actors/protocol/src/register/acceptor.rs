@@ -31,9 +31,12 @@ use std::collections::BTreeMap;
 /// How far the ceiling is raised ahead, in rounds: one durable write a million prepares.
 pub const CEILING_STEP: u64 = 1 << 20;
 
-/// Remembered promises, about 100 bytes each. Past it the floor is raised to the
+/// Remembered promises, about 100 bytes each and the key. Past it the floor is raised to the
 /// largest round among them, which keeps them all, and the map is emptied.
 pub const PROMISES_MAX: usize = 1 << 16;
+
+/// Bytes of the keys among them, likewise: a key may be long, and nothing need be stored at it.
+pub const PROMISED_KEYS_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What the acceptor may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +68,7 @@ pub struct Acceptor {
     absent_floor: u64,
     used: u64,
     promises: BTreeMap<Key, Ballot>,
+    promised_keys_bytes: usize,
 }
 
 impl Acceptor {
@@ -79,6 +83,7 @@ impl Acceptor {
             absent_floor: durable.absent_floor,
             used: durable.ceiling,
             promises: BTreeMap::new(),
+            promised_keys_bytes: 0,
         }
     }
 
@@ -252,15 +257,19 @@ impl Acceptor {
         out: &mut Effects,
     ) {
         self.raise_ceiling(ballot.round, out);
-        if self.promises.len() >= PROMISES_MAX && !self.promises.contains_key(key) {
+        let known = self.promises.contains_key(key);
+        if !known && self.promises_are_full() {
             self.floor =
                 self.promises.values().map(|ballot| ballot.round).fold(self.floor, u64::max);
             self.promises.clear();
+            self.promised_keys_bytes = 0;
         }
         if ballot < Ballot::last_of(self.floor) {
             return Self::refuse(to, key, ballot, Ballot::last_of(self.floor), out);
         }
-        self.promises.insert(key.clone(), ballot);
+        if self.promises.insert(key.clone(), ballot).is_none() {
+            self.promised_keys_bytes += key.len();
+        }
         let message = Promise { key: key.clone(), ballot, record: stored.cloned() }.into();
         out.push(Effect::Send { to, message });
     }
@@ -275,7 +284,12 @@ impl Acceptor {
     fn forget_promise(&mut self, key: &Key, ballot: Ballot) {
         if self.promises.get(key).is_some_and(|promised| *promised <= ballot) {
             self.promises.remove(key);
+            self.promised_keys_bytes -= key.len();
         }
+    }
+
+    fn promises_are_full(&self) -> bool {
+        self.promises.len() >= PROMISES_MAX || self.promised_keys_bytes >= PROMISED_KEYS_BYTES_MAX
     }
 
     fn refuse(to: NodeId, key: &Key, asked: Ballot, promised: Ballot, out: &mut Effects) {

@@ -126,7 +126,7 @@ impl Node {
     pub(super) fn learn(&mut self, ceiling: u64, step: &mut Around<'_>) {
         let mut effects = Effects::new();
         match &mut self.chain {
-            Some(chain) => chain.learn(step.now.mono, ceiling, &mut effects),
+            Some(chain) => chain.learn(step.now.mono, ceiling, false, &mut effects),
             None => self.acceptor.learn(ceiling, &mut effects),
         }
         step.facts.push(Fact::Learns { at: self.id });
@@ -366,7 +366,7 @@ impl Node {
             match effect {
                 Effect::Persist(write) => self.disk.write(write, origin),
                 Effect::Send { to, message } => self.release(to, message, step),
-                Effect::Begin { .. } | Effect::Note(_) => {
+                Effect::Begin { .. } | Effect::List { .. } | Effect::Note(_) => {
                     unreachable!("replicas do not begin ballots")
                 }
             }
@@ -460,7 +460,10 @@ impl Node {
         };
         let ask = self.ask();
         let seed = u64::from(self.id.0) << 32 | ask.asker;
-        Proposer::new(key.clone(), config, known, ask, seed)
+        let mut proposer = Proposer::new(key.clone(), config, known, ask, seed);
+        // In production that follows suspicions; here half of the coordinators spare somebody.
+        proposer.be_thrifty(ask.asker % 2 == 1);
+        proposer
     }
 
     fn coordinate(&mut self, key: &Key, from: NodeId, message: Message, step: &mut Around<'_>) {
@@ -498,7 +501,7 @@ impl Node {
                     step.out.push(Out::Send { to, message });
                 }
                 Effect::Begin { key, above } => self.begin(&key, above, step),
-                Effect::Note(_) => {}
+                Effect::List { .. } | Effect::Note(_) => {}
                 Effect::Persist(_) => unreachable!("coordinators write nothing"),
             }
         }

@@ -17,10 +17,6 @@ pub(super) const FOLD_MAX: usize = 128;
 /// Bytes of commands folded into one round, after which no further request joins it.
 const FOLD_BYTES_MAX: usize = 256 * 1024;
 
-/// Results that one record may keep. So many are in flight on one key only while one operation is
-/// stuck and others overtake it; each of them makes every accept of the key larger.
-const RESULTS_MAX: usize = 4_096;
-
 /// A request with its outcome, to be told once the round has ended well.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Served {
@@ -64,17 +60,18 @@ impl Fold {
     /// Applies one request; afterwards [`Fold::changed`] tells whether the state moved. `proposed`:
     /// it may have been applied before.
     pub(crate) fn serve(&mut self, request: &Request, proposed: bool) -> Outcome {
-        if self.recent.len() >= RESULTS_MAX {
-            return Outcome::NotProposed(Reason::Overloaded);
-        }
         match self.recent.seen(request.op) {
             Seen::Applied(Some(reply)) => return Outcome::Done { reply, recorded: true },
             Seen::Applied(None) => return Outcome::ResultLost,
             Seen::Stale => return Outcome::NotProposed(Reason::Stale),
             Seen::New => {}
         }
-        let applied = apply(&request.command, self.datum.as_ref(), self.context);
         let read = request.command.is_read();
+        // Of what may have been applied nobody may say that it was not.
+        if !read && !proposed && !self.recent.has_room(request.op, request.done_below) {
+            return Outcome::NotProposed(Reason::Overloaded);
+        }
+        let applied = apply(&request.command, self.datum.as_ref(), self.context);
         let changes = applied.next.is_some();
         if let Some(next) = applied.next {
             self.datum = Some(next);
@@ -125,5 +122,71 @@ impl Proposer {
             served.push(Served { waiting, outcome });
         }
         (fold, served)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        command::Reply,
+        recent::{OpId, RESULTS_MAX},
+        record::Key,
+        ring::NodeId,
+    };
+
+    fn increment(router: u32, seq: u64, done_below: u64) -> Request {
+        Request {
+            op: OpId { router: NodeId(router), incarnation: 1, seq },
+            attempt: 1,
+            done_below,
+            record: false,
+            key: Key::from("hot"),
+            command: Command::IncrBy(1),
+            patience: 2_000,
+            expires: u64::MAX,
+        }
+    }
+
+    /// One operation of router 1 hangs, and others have overtaken it until nothing more fits.
+    fn full() -> Fold {
+        let mut fold = Fold::new(None, Context { wall: 1, value_bytes_max: 100 });
+        for seq in 2..RESULTS_MAX as u64 + 2 {
+            assert!(matches!(fold.serve(&increment(1, seq, 1), false), Outcome::Done { .. }));
+        }
+        fold
+    }
+
+    fn overloaded() -> Outcome {
+        Outcome::NotProposed(Reason::Overloaded)
+    }
+
+    fn counted(count: usize) -> Outcome {
+        Outcome::Done { reply: Reply::Int(count as i64), recorded: true }
+    }
+
+    #[test]
+    fn a_full_record_takes_no_more_of_that_router_until_it_has_finished_some() {
+        let mut fold = full();
+        assert_eq!(fold.serve(&increment(1, 9_000, 1), false), overloaded());
+        assert_eq!(fold.serve(&increment(1, 9_000, 9_000), false), counted(RESULTS_MAX + 1));
+        assert_eq!(fold.recent.len(), 1, "what is over is forgotten");
+    }
+
+    #[test]
+    fn a_full_record_shuts_nobody_else_out() {
+        let mut fold = full();
+        assert_eq!(fold.serve(&increment(2, 1, 1), false), counted(RESULTS_MAX + 1));
+        let mut read = increment(1, 9_000, 1);
+        read.command = Command::Get;
+        assert!(matches!(fold.serve(&read, false), Outcome::Done { .. }));
+    }
+
+    #[test]
+    fn what_was_applied_or_may_have_been_is_never_called_not_applied() {
+        let mut fold = full();
+        assert_eq!(fold.serve(&increment(1, 2, 1), true), counted(1));
+        assert_eq!(fold.serve(&increment(1, 2, 1), false), counted(1));
+        assert_eq!(fold.serve(&increment(1, 1, 1), true), counted(RESULTS_MAX + 1));
     }
 }

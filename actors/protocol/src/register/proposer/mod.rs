@@ -4,8 +4,10 @@
 //! it proposes the new state under its ballot with the next version. All requests that wait when a
 //! round starts are folded into it: several writes become one version, reads between them are
 //! answered from the states in between once the last is chosen. Requests that change nothing (reads,
-//! failed conditions) ask all replicas what they hold; a write quorum with one stamp is a chosen
-//! state and the answer. Where there is none, the state is written back first.
+//! failed conditions) ask replicas what they hold; a write quorum with one stamp is a chosen state
+//! and the answer. Where there is none, the state is written back first. While nobody is doubted
+//! ([`Proposer::be_thrifty`]) a write quorum is asked, and the others only if it does not agree
+//! within [`LAST_REPLICA_WAIT`]; otherwise all are.
 //!
 //! ```text
 //!            reads, nothing changes          writes, owned
@@ -103,6 +105,8 @@ pub struct Proposer {
     above: u64,
     /// Rounds lost in a row.
     lost: u32,
+    /// Queries ask no more than they need.
+    thrifty: bool,
     ask: Ask,
     seed: u64,
 }
@@ -121,6 +125,7 @@ impl Proposer {
             until: Time::default(),
             above: 0,
             lost: 0,
+            thrifty: false,
             ask,
             seed: seed | 1,
         }
@@ -177,6 +182,12 @@ impl Proposer {
             | Message::Attach(_)
             | Message::Attached(_) => {}
         }
+    }
+
+    /// Whether queries ask no more replicas than a quorum at first: right while all are believed to
+    /// answer. One that does not costs a read [`LAST_REPLICA_WAIT`].
+    pub fn be_thrifty(&mut self, thrifty: bool) {
+        self.thrifty = thrifty;
     }
 
     /// To be called when `node` is found to have lost its store, **before it is welcomed**, and

@@ -32,6 +32,8 @@ pub(super) enum Phase {
         answers: BTreeMap<NodeId, Option<Stamp>>,
         batch: Vec<Waiting>,
         tally: Tally,
+        /// Not asked yet: they are when those that were do not agree or keep silent.
+        spared: Vec<NodeId>,
     },
     /// A ballot was lost to somebody; a random pause lets one of the two win.
     BackingOff,
@@ -86,9 +88,9 @@ impl Tally {
         self.replicas - self.against.len()
     }
 
-    /// Whether every replica has answered.
-    fn complete(&self) -> bool {
-        self.votes.len() + self.against.len() >= self.replicas
+    /// Whether every replica but so many has answered.
+    fn complete_but(&self, spared: usize) -> bool {
+        self.votes.len() + self.against.len() + spared >= self.replicas
     }
 }
 
@@ -220,8 +222,8 @@ impl Proposer {
 
     // --- a read ---------------------------------------------------------------------------------
 
-    /// Asks all replicas what they hold, for every request at the front that a query can answer.
-    /// Only requests that are here now: a later one must not be answered from an older question.
+    /// Asks replicas what they hold, for every request at the front that a query can answer. Only
+    /// requests that are here now: a later one must not be answered from an older question.
     pub(super) fn start_query(&mut self, now: Now, out: &mut Effects) {
         let owned = self.known.owned.is_some();
         let fits = |waiting: &Waiting| !waiting.changes && (owned || waiting.may_query());
@@ -231,12 +233,29 @@ impl Proposer {
         let (ask, have) = (self.ask, self.known.record.clone());
         let stamp = stamp_of(have.as_ref()).unwrap_or_default();
         Self::note_round(RoundKind::Query, stamp, batch.iter(), out);
-        for to in self.config.replicas.clone() {
+        let mut asked = self.config.replicas.clone();
+        let (mut spared, mut wait) = (Vec::new(), self.config.round_timeout);
+        if self.thrifty {
+            // The own replica is the nearest.
+            asked.sort_by_key(|node| *node != self.config.me);
+            (spared, wait) = (asked.split_off(self.config.write_quorum), LAST_REPLICA_WAIT);
+        }
+        for to in asked {
             let query = Query { key: self.key.clone(), ask, have: stamp_of(have.as_ref()) };
             self.send(to, query, out);
         }
-        let phase =
-            Phase::Querying { ask, have, answers: BTreeMap::new(), batch, tally: self.tally() };
+        let (answers, tally) = (BTreeMap::new(), self.tally());
+        self.enter(Phase::Querying { ask, have, answers, batch, tally, spared }, now.mono + wait);
+    }
+
+    /// Asks those that a query has spared.
+    fn ask_spared(&mut self, now: Now, out: &mut Effects) {
+        let Phase::Querying { ask, have, spared, .. } = &mut self.phase else { return };
+        let (ask, have, spared) = (*ask, stamp_of(have.as_ref()), std::mem::take(spared));
+        for to in spared {
+            self.send(to, Query { key: self.key.clone(), ask, have }, out);
+        }
+        let phase = std::mem::replace(&mut self.phase, Phase::Idle);
         self.enter(phase, now.mono + self.config.round_timeout);
     }
 
@@ -293,8 +312,12 @@ impl Proposer {
 
     /// Ends a query that cannot agree any more: the state is written back under a ballot of our own.
     fn judge_query(&mut self, now: Now, out: &mut Effects) {
-        let Phase::Querying { answers, tally, .. } = &self.phase else { return };
-        if tally.complete() {
+        let Phase::Querying { answers, tally, spared, .. } = &self.phase else { return };
+        if !spared.is_empty() {
+            if tally.complete_but(spared.len()) {
+                self.ask_spared(now, out);
+            }
+        } else if tally.complete_but(0) {
             if answers.len() >= self.config.read_quorum {
                 self.write_back(now, out);
             } else {
@@ -424,6 +447,11 @@ impl Proposer {
             Phase::BackingOff => {
                 self.phase = Phase::Idle;
                 self.advance(now, out);
+            }
+            Phase::Querying { spared, .. } if !spared.is_empty() => {
+                self.ask_spared(now, out);
+                // Where patience has ended too.
+                self.wake(now, out);
             }
             Phase::Querying { answers, .. } if answers.len() >= self.config.read_quorum => {
                 self.write_back(now, out);
