@@ -220,3 +220,22 @@ fn actor_that_dies_fails_the_run() {
     assert!(failure.to_string().contains("an actor died"), "{failure}");
     assert!(failure.to_string().contains("SEED=31"), "{failure}");
 }
+
+/// Somebody who is always busy keeps time from passing: the run fails, it does not hang.
+#[test]
+fn time_that_stands_still_fails_the_run() -> Result<(), Failure> {
+    let config = Config::new(32).beside(|_, _, _| {
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(ms(1_000)).await;
+            loop {
+                tokio::task::yield_now().await;
+            }
+        });
+    });
+    let mut t = config.start();
+    t.advance(ms(100))?;
+    let failure = t.advance(ms(2_000)).expect_err("time went on");
+    assert!(failure.to_string().contains("time stands still"), "{failure}");
+    assert!(failure.to_string().contains("SEED=32"), "{failure}");
+    Ok(())
+}

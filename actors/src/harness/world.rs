@@ -21,6 +21,10 @@ use tokio::time::{Instant, Sleep};
 /// Microseconds within which time is moved by hand.
 const NEAR: u64 = 1_000;
 
+/// Steps without time passing after which it never will: nodes that keep each other, or themselves,
+/// busy at one moment. A run that is well needs some thousands.
+const STEPS_AT_ONCE_MAX: u64 = 1_000_000;
+
 /// Something a scenario has planned.
 type Action = Box<dyn FnOnce(&mut World)>;
 
@@ -35,6 +39,8 @@ pub struct World {
     pub(super) died: Option<String>,
     planned: BTreeMap<(u64, u64), Action>,
     count: u64,
+    /// The moment, and the steps made in it.
+    moment: (u64, u64),
     timer: Option<(u64, Pin<Box<Sleep>>)>,
 }
 
@@ -54,6 +60,7 @@ impl World {
             died: None,
             planned: BTreeMap::new(),
             count: 0,
+            moment: (0, 0),
             timer: None,
         }
     }
@@ -100,6 +107,7 @@ impl World {
         self.wire.borrow_mut().tick();
         loop {
             let moved = self.step();
+            self.count_steps();
             if self.died.is_some() {
                 return Poll::Ready(false);
             }
@@ -127,6 +135,19 @@ impl World {
             if self.sleep_until(next - NEAR, cx) {
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// A run in which time stands still must fail: it would never end.
+    fn count_steps(&mut self) {
+        let now = self.now();
+        let (moment, steps) = self.moment;
+        self.moment = (now, if moment == now { steps + 1 } else { 0 });
+        if steps > STEPS_AT_ONCE_MAX && self.died.is_none() {
+            let at = Duration::from_micros(now).as_secs_f64();
+            self.died = Some(format!(
+                "time stands still at {at:.6} s: {steps} steps, and somebody is always busy"
+            ));
         }
     }
 

@@ -50,10 +50,10 @@ impl Tamper {
         out: &mut Effects,
     ) {
         match &mut message {
-            Message::Forward(forward) if is_broken(Rule::OldEpochRefused) => {
-                if take_old(chain, forward, rows, out) {
-                    return;
-                }
+            Message::Forward(forward)
+                if is_broken(Rule::OldEpochRefused) && take_old(chain, forward, rows, out) =>
+            {
+                return;
             }
             Message::Acked(acked) => {
                 for (key, _) in &acked.entries {
@@ -121,7 +121,9 @@ impl Tamper {
             return;
         }
         let due = |survey: &Surveyed| survey.since + SILENCE <= now.mono;
-        let over: Vec<_> = self.surveys.extract_if(.., |_, survey| due(survey)).collect();
+        let (over, rest): (BTreeMap<_, _>, _) =
+            std::mem::take(&mut self.surveys).into_iter().partition(|(_, survey)| due(survey));
+        self.surveys = rest;
         for (range, Surveyed { config, heard, .. }) in over {
             let level = chain.seat(range).is_some_and(|it| it.is_level(chain.me()));
             let silent = config.members.iter().any(|member| !heard.contains(&member.node));

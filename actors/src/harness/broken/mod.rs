@@ -135,6 +135,8 @@ pub(crate) struct Tamper {
     answers: BTreeMap<Ask, (NodeId, State)>,
     /// What the coordinator knew before it proposed under the ballot it owned.
     before: Option<(Ballot, Known)>,
+    /// The last ballot that was used again: once, or coordinators would flood each other for ever.
+    reused: Option<Ballot>,
     /// Requests not yet answered.
     open: Vec<Request>,
 }
@@ -227,13 +229,17 @@ impl Tamper {
     }
 
     /// After a time-out: the state of mind of before the proposal, and the requests again.
-    fn relapse(&self, known: &Known, proposer: &Proposer) -> Option<(Known, Vec<Request>)> {
+    fn relapse(&mut self, known: &Known, proposer: &Proposer) -> Option<(Known, Vec<Request>)> {
         if !is_broken(Rule::FreshBallot) || proposer.is_idle() {
             return None;
         }
         let (ballot, before) = self.before.clone()?;
         let gave_up = known.owned == Some(ballot) && proposer.clone().into_known().owned.is_none();
-        gave_up.then(|| (before, self.open.clone()))
+        if !gave_up || self.reused == Some(ballot) {
+            return None;
+        }
+        self.reused = Some(ballot);
+        Some((before, self.open.clone()))
     }
 }
 

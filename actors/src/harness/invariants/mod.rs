@@ -10,6 +10,7 @@ mod ballots;
 mod ceiling;
 mod chosen;
 mod durable;
+mod epochs;
 mod held;
 mod promises;
 mod stamps;
@@ -19,13 +20,14 @@ use simpledynamo_protocol::{effect::Write, message::Message, ring::NodeId};
 use std::collections::BTreeSet;
 
 /// Rules that are asked at each message.
-const RULES: u64 = 6;
+const RULES: u64 = 7;
 
 /// All rules and what they remember.
 #[derive(Default)]
 pub(super) struct Invariants {
     ballots: ballots::Ballots,
     stamps: stamps::Stamps,
+    epochs: epochs::Epochs,
     promises: promises::Promises,
     chosen: chosen::Chosen,
     held: held::Held,
@@ -56,6 +58,7 @@ impl Invariants {
         let mut checked = self
             .stamps
             .check(message)
+            .and_then(|()| self.epochs.check(message))
             .and_then(|()| disk.map_or(Ok(()), |disk| durable::check(message, disk)));
         if !self.chains {
             self.chosen.sent(message);
