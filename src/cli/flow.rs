@@ -26,6 +26,8 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 const SETTLED: u64 = 300_000;
 /// Records that following keeps, and of how many seconds, where there are more.
 const FOLLOWED: (usize, u64) = (200_000, 30);
+/// How much clocks of machines may differ, microseconds, where all records of a time are asked for.
+const CLOCKS_DIFFER: u64 = 20_000;
 /// Requests in a list without a filter.
 const LISTED: usize = 20;
 
@@ -104,8 +106,9 @@ pub(super) async fn run(
     if arguments.follow {
         return follow(cluster, arguments).await;
     }
-    let book = gathered(cluster, place, arguments).await?;
+    let mut book = gathered(cluster, place, arguments).await?;
     if let Some(request) = arguments.request {
+        complete(cluster, place, &mut book, request).await?;
         let story = book.story(request).ok_or_else(|| unknown(request))?;
         return write(&[story], arguments.format);
     }
@@ -124,6 +127,9 @@ pub(super) async fn run(
     }
     let older = chosen.len().saturating_sub(arguments.limit);
     let newest = chosen.split_off(older);
+    for summary in &newest {
+        complete(cluster, place, &mut book, summary.request).await?;
+    }
     let stories: Vec<_> = newest.iter().filter_map(|summary| book.story(summary.request)).collect();
     write(&stories, arguments.format)?;
     if older > 0 {
@@ -177,7 +183,7 @@ async fn gathered(
     let span = u64::try_from(arguments.since.as_micros()).unwrap_or(u64::MAX);
     let since = if arguments.request.is_some() { 0 } else { now().saturating_sub(span) };
     let key = arguments.shown_key();
-    let mut wanted = gather::Wanted { request: arguments.request, key, since };
+    let mut wanted = gather::Wanted { request: arguments.request, key, since, until: 0 };
     let mut book = Book::default();
     let mut silent = read(cluster, place, &wanted, &mut book).await?;
     if let Some(request) = arguments.request {
@@ -197,6 +203,27 @@ async fn gathered(
         out::note(format!("no answer over http, what they wrote was read: {nodes}"));
     }
     Ok(book)
+}
+
+/// Looks for what a story still misses among all records of its time: what a tail asks on behalf of
+/// many requests bears the name and the key of none.
+async fn complete(
+    cluster: &Cluster,
+    place: &Place,
+    book: &mut Book,
+    request: OpId,
+) -> Result<(), Failure> {
+    let Some(story) = book.story(request).filter(|story| !story.missing.is_empty()) else {
+        return Ok(());
+    };
+    let walls = || story.lines.iter().map(|line| line.wall);
+    let (Some(first), Some(last)) = (walls().min(), walls().max()) else { return Ok(()) };
+    let wanted = gather::Wanted {
+        since: first.saturating_sub(CLOCKS_DIFFER),
+        until: last.saturating_add(CLOCKS_DIFFER),
+        ..gather::Wanted::default()
+    };
+    read(cluster, place, &wanted, book).await.map(|_| ())
 }
 
 async fn read(
@@ -261,7 +288,7 @@ fn write(stories: &[Story], format: Format) -> Result<(), Failure> {
 async fn follow(cluster: &Cluster, arguments: &FlowArguments) -> Result<(), Failure> {
     let key = arguments.shown_key();
     let begin = now();
-    let wanted = gather::Wanted { request: None, key, since: begin };
+    let wanted = gather::Wanted { request: None, key, since: begin, until: 0 };
     let (mut book, mut shown) = (Book::default(), BTreeSet::new());
     loop {
         let silent = gather::ask_news(cluster, &wanted, &mut book).await;

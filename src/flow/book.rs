@@ -10,6 +10,7 @@ use simpledynamo_actors::flow::{Event, RecordId};
 use simpledynamo_protocol::recent::OpId;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::ops::RangeInclusive;
 
 /// Records of many nodes, each once.
 #[derive(Clone, Debug, Default)]
@@ -73,10 +74,10 @@ impl Book {
         }
     }
 
-    /// Takes one line in, unless it is older.
-    pub fn read_since(&mut self, text: &str, since: u64) {
+    /// Takes one line in if it is of that time, microseconds since the Unix epoch.
+    pub fn read_of(&mut self, text: &str, time: RangeInclusive<u64>) {
         match Line::parse(text) {
-            Ok(line) if line.wall >= since => self.add(line),
+            Ok(line) if time.contains(&line.wall) => self.add(line),
             Ok(_) => {}
             Err(_) => self.skipped += 1,
         }
@@ -197,9 +198,12 @@ impl Book {
             if !found.insert(id) {
                 continue;
             }
-            if line.event == Event::Join {
-                next.extend(line.cause);
-            }
+            let shared = |cause: &RecordId| {
+                let cause = self.lines.get(cause);
+                cause.is_some_and(|cause| cause.request.is_none() && cause.key.is_empty())
+            };
+            // A round that it joined; a tail's question on behalf of all that waited.
+            next.extend(line.cause.filter(|cause| line.event == Event::Join || shared(cause)));
             next.extend(line.message);
             let message = line.message.unwrap_or(id);
             let links =

@@ -37,6 +37,8 @@ pub struct Wanted {
     pub key: Option<String>,
     /// Not before this time, microseconds since the Unix epoch.
     pub since: u64,
+    /// Not after this one; 0 for no end.
+    pub until: u64,
 }
 
 impl Wanted {
@@ -49,7 +51,7 @@ impl Wanted {
     }
 
     fn question(&self) -> String {
-        let mut question = format!("/flow?since={}", self.since);
+        let mut question = format!("/flow?since={}&until={}", self.since, self.until);
         if let Some(request) = &self.request {
             question.push_str(&format!("&request={request}"));
         }
@@ -94,7 +96,8 @@ pub fn read_files(
             for line in BufReader::new(file).lines() {
                 let line = line?;
                 if wanted.may_be(&line, request.as_deref(), key.as_deref()) {
-                    book.read_since(&line, wanted.since);
+                    let until = if wanted.until == 0 { u64::MAX } else { wanted.until };
+                    book.read_of(&line, wanted.since..=until);
                 }
             }
             if book.len() > RECORDS_MAX {
