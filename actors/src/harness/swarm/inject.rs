@@ -22,6 +22,9 @@ use std::{
 
 /// How often it is looked who is down.
 const LOOK_EVERY: Duration = ms(20);
+/// No clock is ahead by more than this part of the grace: half of it is how old a request may be, and
+/// the protocol wants it far above any clock's error.
+const CLOCK_PART: i64 = 4;
 /// A node of which no fault says how long it stays down.
 const DOWN: Duration = ms(100);
 
@@ -218,8 +221,10 @@ impl Injector {
                 world.after(lasts, move |world| world.disk(node).slow(usual));
             }
             Fault::Clock { node, millis } => {
+                let grace = self.case.config.tombstone_grace.as_millis();
+                let most = i64::try_from(grace).unwrap_or(i64::MAX) / CLOCK_PART;
                 if let Some(node) = world.nodes.get(node) {
-                    node.skew.set(node.skew.get().saturating_add(*millis));
+                    node.skew.set(node.skew.get().saturating_add(*millis).min(most));
                 }
                 self.see_clocks(world);
             }

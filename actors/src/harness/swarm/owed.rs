@@ -40,7 +40,12 @@ fn claims(case: &Case) -> bool {
         Fault::Link { action, .. } if planned.lasts.is_none() => kind(action),
         _ => true,
     });
-    bears && case.config.deadline >= case.config.request_timeout * 20
+    bears && has_time(case)
+}
+
+/// Whether a request may be tried many times before its deadline.
+pub(super) fn has_time(case: &Case) -> bool {
+    case.config.deadline >= case.config.request_timeout * 20
 }
 
 /// The first operation that ended without the reply it was owed; how many were owed one.
