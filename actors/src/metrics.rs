@@ -26,7 +26,7 @@ use std::{
 const STEPS: u64 = 8;
 /// The largest number told apart: as microseconds 71 minutes.
 const LARGEST: u64 = u32::MAX as u64;
-/// Buckets of a histogram: the numbers below [`STEPS`], then [`STEPS`] for each of 29 powers.
+/// Buckets of a histogram: the numbers below eight, then eight for each of 29 powers.
 pub const BUCKETS: usize = 240;
 
 /// The commands told apart, as the register has them.

@@ -2,7 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`line`] | a record, read back |
+//! | [`mod@line`] | a record, read back |
 //! | [`book`] | all records; requests in short, and whole stories |
 //! | [`mod@diagram`] | a story as columns and rows |
 //! | [`text`], [`html`], [`export`] | its picture in a terminal, on a page, in other programs |

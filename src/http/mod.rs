@@ -5,7 +5,7 @@
 //! - `/status`: [`StatusPage`] as JSON: how the node is, and the ring as it sees it.
 //! - `/metrics`: the same and more, as Prometheus reads it.
 //! - `/flow`: flow records in memory as lines of JSON; `?request=`, `?key=`, `?since=`, …
-//! - `/`: the page that watches the ring ([`site`]), and below `/view/` what it asks for ([`view`]).
+//! - `/`: the page that watches the ring (`site`), and below `/view/` what it asks for (`view`).
 //!
 //! With a password all but `/health` ask for it: basic authentication with any user name, or
 //! `Authorization: Bearer PASSWORD`. axum, because it is hyper with routes and nothing else.

@@ -122,7 +122,7 @@ pub(super) enum Step {
     Received,
 }
 
-/// Builds a [`Trigger`]; what [`super::Sim::crash_when`] hands to its closure.
+/// Builds a [`Trigger`]; what [`super::World::crash_when`] hands to its closure.
 #[derive(Clone, Copy, Debug)]
 pub struct When;
 

@@ -23,7 +23,8 @@
 //!
 //! Time stands still between the calls of a scenario: faults take effect at once, and time passes
 //! in [`Sim::advance`], [`Running::operations`], [`Client`] and [`Sim::heal_and_settle`]. What is to
-//! happen meanwhile is planned before, with [`Sim::after`] or [`Sim::crash_when`].
+//! happen meanwhile is planned before, with [`Sim::after`] or
+//! [`World::crash_when`].
 //!
 //! A run fails, always, when an actor panics, when a rule in `invariants` is broken (checked at each
 //! message that leaves a node), and when a node ends itself that was given no reason to.
