@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What flow records cost: the same binary with flow off, sampled and all, in turns.
 
-    cargo build --release && tests/flow/cost.py [--rounds 5] [--requests 20000]
+    cargo build --release && tests/flow/cost.py [--rounds 5] [--requests 20000] [--durability os]
 
 Each turn starts a ring of five in a temporary directory on free ports, warms it up, lets
 redis-benchmark (Debian: redis-tools) set and get random keys at one node, and takes the processor
@@ -54,7 +54,8 @@ def benchmark(port, requests, clients, keys):
 def turn(dynamo, mode, arguments):
     with tempfile.TemporaryDirectory() as work:
         ports = free_ports(15)
-        config = f'durability = "os"\n[logging]\nflow = "{mode}"\n'
+        config = f'durability = "{arguments.durability}"\n[logging]\nflow = "{mode}"\n'
+        config += f'flow_memory = "{arguments.memory}"\n' if arguments.memory else ""
         for at, node in enumerate(IDS):
             client, peer, http = ports[3 * at:3 * at + 3]
             config += (f'[[node]]\nid = {node}\nclient = "127.0.0.1:{client}"\n'
@@ -86,6 +87,8 @@ def main():
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--keys", type=int, default=10_000)
+    parser.add_argument("--durability", default="sync", choices=("sync", "os"))
+    parser.add_argument("--memory", help="flow_memory, where it is not the default")
     parser.add_argument("--dynamo", default=str(HERE / "../../target/release/dynamo"))
     arguments = parser.parse_args()
     seen = {mode: [] for mode in MODES}
