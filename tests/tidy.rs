@@ -18,13 +18,14 @@ const FILE_LINES_MAX: usize = 600;
 /// The packages' source directories.
 const SOURCES: [&str; 3] = ["src", "actors/src", "actors/protocol/src"];
 /// The texts whose links and commands are checked.
-const TEXTS: [&str; 9] = [
+const TEXTS: [&str; 10] = [
     "README.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "docs/architecture.md",
     "docs/harness.md",
     "docs/inspection.md",
+    "docs/performance.md",
     "docs/operations.md",
     "docs/protocol.md",
     "docs/testing.md",
