@@ -22,9 +22,12 @@ use simpledynamo_protocol::{
     ring::NodeId,
     time::Time,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 mod story;
@@ -59,7 +62,6 @@ pub struct Retire;
 pub struct Forget(pub NodeId);
 
 /// To whom a coordinator speaks.
-#[derive(Clone)]
 pub struct Ways {
     /// The node.
     pub me: NodeId,
@@ -82,7 +84,8 @@ pub struct Ways {
 /// The coordinator of one key.
 pub struct Coordinator {
     key: Key,
-    ways: Ways,
+    /// Shared by all keys: what is common to them stays in the caches, and takes no memory for each.
+    ways: Rc<Ways>,
     proposer: Option<Proposer>,
     effects: Effects,
     /// The wake that the router has been asked for and has not yet given.
@@ -96,7 +99,7 @@ pub struct Coordinator {
 impl Coordinator {
     /// An actor for `key` around its state machine.
     #[must_use]
-    pub fn new(key: Key, ways: Ways, proposer: Proposer) -> Coordinator {
+    pub fn new(key: Key, ways: Rc<Ways>, proposer: Proposer) -> Coordinator {
         let proposer = Some(proposer);
         let (effects, watch, story) = (Effects::new(), RoundWatch::default(), Story::default());
         Coordinator {
@@ -141,7 +144,7 @@ impl Coordinator {
 
     /// Does what the state machine wants; `cause` is what it was told.
     fn carry_out(&mut self, cause: Cause) {
-        let Ways { me, router, replica, bridge, metrics, recorder, .. } = &self.ways;
+        let Ways { me, router, replica, bridge, metrics, recorder, .. } = &*self.ways;
         let from = *me;
         let mut cause = Cause { keep: self.story.keeps(cause), ..cause };
         for effect in self.effects.drain(..) {

@@ -8,7 +8,7 @@
 use crate::{
     bridge::BridgeHandle,
     clock::Clock,
-    flow::{Actor as Part, Cause, Event, RecordId, Recorder},
+    flow::{Actor as Part, Cause, Event, Name, Recorder},
     membership::Membership,
     messages::Standing,
     metrics::Metrics,
@@ -41,7 +41,7 @@ pub struct TimedOut {
     /// The operation that waited.
     pub op: OpId,
     /// What flow records name as its cause.
-    pub cause: RecordId,
+    pub cause: Name,
 }
 
 /// Router, bridge → detector: something came from a suspected node.
@@ -106,16 +106,17 @@ impl Detector {
     }
 
     /// Tells of a change; `because` of an operation that found nobody.
-    fn publish(&self, change: Change, because: Option<(OpId, RecordId)>) {
+    fn publish(&self, change: Change, because: Option<(OpId, Name)>) {
         let (node, standing) = match change {
             Change::Suspected(node) => {
                 self.ways.metrics.suspicions.increment();
                 let op = because.map_or_else(String::new, |(op, _)| format!(" ({op})"));
                 log::warn!("node {node} does not answer: its keys go to their next replica{op}");
                 self.ways.recorder.node_fact(Event::Suspect, node, |record| {
-                    record.from.actor = Part::Detector;
+                    record.from(NodeId(0), Part::Detector);
                     if let Some((op, cause)) = because {
-                        (record.request, record.cause) = (op, cause);
+                        record.request(op, 0);
+                        record.cause(cause);
                     }
                 });
                 (node, Standing::Suspected)
@@ -123,8 +124,8 @@ impl Detector {
             Change::Trusted(node, after) => {
                 log::info!("node {node} answers again after {} ms", after.as_millis());
                 self.ways.recorder.node_fact(Event::Trust, node, |record| {
-                    record.from.actor = Part::Detector;
-                    record.handling = u32::try_from(after.as_micros()).unwrap_or(u32::MAX);
+                    record.from(NodeId(0), Part::Detector);
+                    record.handling(u64::try_from(after.as_micros()).unwrap_or(u64::MAX));
                 });
                 self.ways.bridge.send(node, &Missed {}.into(), Cause::NONE);
                 (node, Standing::Trusted)

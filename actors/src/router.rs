@@ -29,6 +29,7 @@ use simpledynamo_protocol::{
 };
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    rc::Rc,
     sync::atomic::Ordering,
     time::Duration,
 };
@@ -150,7 +151,7 @@ pub struct Router {
     /// When the last decision was asked for.
     decided: Time,
     suspected: BTreeSet<NodeId>,
-    ways: Ways,
+    ways: Rc<Ways>,
     detector: Addr<Detector>,
     coordinators: HashMap<Key, Entry>,
     retire_order: VecDeque<Key>,
@@ -188,7 +189,7 @@ impl Router {
             clients: HashMap::new(),
             decided: Time::default(),
             suspected: BTreeSet::new(),
-            ways,
+            ways: Rc::new(ways),
             detector,
             coordinators: HashMap::new(),
             retire_order: VecDeque::new(),
@@ -458,7 +459,6 @@ impl Handler<Execute> for Router {
     type Result = ();
 
     fn handle(&mut self, execute: Execute, ctx: &mut Context<Self>) {
-        self.ways.recorder.turn();
         let Execute { key, command, keep, reply } = execute;
         let full = self.routing.in_flight() >= self.settings.limits.requests;
         if full || self.phase == Phase::Starting {
@@ -472,6 +472,7 @@ impl Handler<Execute> for Router {
         let (kind, name, of) = (CommandKind::from(&command), command.name(), key.clone());
         let op = self
             .decide(|routing, now, doubtful, out| routing.submit(now, of, command, doubtful, out));
+        self.ways.recorder.turn_at(self.decided);
         let cause = self.note_command(op, name, &key, keep);
         let since = self.decided;
         let client = Client { reply, key, command: kind, since, cause, retried: false };

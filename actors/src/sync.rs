@@ -178,8 +178,8 @@ impl Sync {
         }
         let me = self.ways.me;
         self.ways.recorder.node_fact(Event::Level, me, |record| {
-            record.from.actor = Part::Sync;
-            record.bytes = u32::try_from(copied).unwrap_or(u32::MAX);
+            record.from(NodeId(0), Part::Sync);
+            record.bytes(copied);
         });
         self.level = true;
         self.learner = false;

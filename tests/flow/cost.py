@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """What flow records cost: the same binary with flow off, sampled and all, in turns.
 
-    cargo build --release && tests/flow/cost.py [--rounds 5] [--requests 20000] [--durability os]
+    cargo build --release && tests/flow/cost.py [--rounds 30] [--requests 15000] [--durability os]
 
-Each turn starts a ring of five in a temporary directory on free ports, warms it up, lets
-redis-benchmark (Debian: redis-tools) set and get random keys at one node, and takes the processor
-time (user and system) that the five processes used for it. A round is one turn of each mode, in changing
-order; ratios are within a round, so that a machine whose speed changes disturbs them little. Printed
-are the medians: microseconds of processor time an operation, and operations a second.
+Three rings of five run side by side in temporary directories on free ports, one of each mode, warmed up
+until their memories of records are full. A turn lets redis-benchmark (Debian: redis-tools) set and get
+random keys at one node of one ring, while the others have nothing to do, and takes the processor time
+(user and system) that its five processes used for it. A round is one turn of each ring, in changing
+order; ratios are within a round, a second or two, so that a machine whose speed changes disturbs them
+little. Printed are the medians and, of the ratios, the quartiles: microseconds of processor time an
+operation, and operations a second.
 """
 
 import argparse
@@ -51,8 +53,11 @@ def benchmark(port, requests, clients, keys):
     )
 
 
-def turn(dynamo, mode, arguments):
-    with tempfile.TemporaryDirectory() as work:
+class Ring:
+    """Five processes in one mode."""
+
+    def __init__(self, dynamo, mode, arguments):
+        self.work = tempfile.TemporaryDirectory()
         ports = free_ports(15)
         config = f'durability = "{arguments.durability}"\n[logging]\nflow = "{mode}"\n'
         config += f'flow_memory = "{arguments.memory}"\n' if arguments.memory else ""
@@ -60,52 +65,75 @@ def turn(dynamo, mode, arguments):
             client, peer, http = ports[3 * at:3 * at + 3]
             config += (f'[[node]]\nid = {node}\nclient = "127.0.0.1:{client}"\n'
                        f'peer = "127.0.0.1:{peer}"\nhttp = "127.0.0.1:{http}"\n')
-        file = pathlib.Path(work, "cluster.toml")
+        file = pathlib.Path(self.work.name, "cluster.toml")
         file.write_text(config)
-        up = subprocess.Popen([dynamo, "up", "--config", file, "--data-dir", f"{work}/data"],
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        try:
-            for line in up.stdout:
-                if line.startswith("redis-cli"):
-                    break
-            benchmark(ports[0], arguments.requests // 4, arguments.clients, arguments.keys)
-            pids = [int(pathlib.Path(work, f"data/{node}/pid").read_text()) for node in IDS]
-            before, start = processor_seconds(pids), time.monotonic()
-            benchmark(ports[0], arguments.requests, arguments.clients, arguments.keys)
-            wall = time.monotonic() - start
-            time.sleep(0.1)
-            operations = 2 * arguments.requests
-            return ((processor_seconds(pids) - before) / operations * 1e6, operations / wall)
-        finally:
-            up.send_signal(signal.SIGINT)
-            up.wait()
+        data = f"{self.work.name}/data"
+        self.up = subprocess.Popen([dynamo, "up", "--config", file, "--data-dir", data],
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        for line in self.up.stdout:
+            if line.startswith("redis-cli"):
+                break
+        self.port = ports[0]
+        self.pids = [int(pathlib.Path(data, f"{node}/pid").read_text()) for node in IDS]
+
+    def turn(self, arguments):
+        """Microseconds of processor time an operation, and operations a second."""
+        before, start = processor_seconds(self.pids), time.monotonic()
+        benchmark(self.port, arguments.requests, arguments.clients, arguments.keys)
+        wall = time.monotonic() - start
+        time.sleep(0.1)
+        operations = 2 * arguments.requests
+        return ((processor_seconds(self.pids) - before) / operations * 1e6, operations / wall)
+
+    def stop(self):
+        self.up.send_signal(signal.SIGINT)
+        self.up.wait()
+        self.work.cleanup()
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--requests", type=int, default=15_000)
+    parser.add_argument("--warm", type=int, default=60_000)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--keys", type=int, default=10_000)
     parser.add_argument("--durability", default="sync", choices=("sync", "os"))
     parser.add_argument("--memory", help="flow_memory, where it is not the default")
     parser.add_argument("--dynamo", default=str(HERE / "../../target/release/dynamo"))
     arguments = parser.parse_args()
+    rings = {}
+    try:
+        for mode in MODES:
+            rings[mode] = Ring(arguments.dynamo, mode, arguments)
+            benchmark(rings[mode].port, arguments.warm, arguments.clients, arguments.keys)
+        measure(rings, arguments)
+    finally:
+        for ring in rings.values():
+            ring.stop()
+
+
+def measure(rings, arguments):
     seen = {mode: [] for mode in MODES}
     for number in range(arguments.rounds):
         turned = number % len(MODES)
         for mode in MODES[turned:] + MODES[:turned]:
-            seen[mode].append(turn(arguments.dynamo, mode, arguments))
+            seen[mode].append(rings[mode].turn(arguments))
         row = "  ".join(f"{mode} {seen[mode][-1][0]:.1f} µs {seen[mode][-1][1]:.0f}/s"
                         for mode in MODES)
         print(f"round {number + 1}: {row}", flush=True)
     for mode in MODES:
         micros = statistics.median(run[0] for run in seen[mode])
         rate = statistics.median(run[1] for run in seen[mode])
-        costs = statistics.median(a[0] / b[0] for a, b in zip(seen[mode], seen["off"]))
-        rates = statistics.median(a[1] / b[1] for a, b in zip(seen[mode], seen["off"]))
-        print(f"{mode:8} {micros:7.1f} µs of processor time an operation ({costs:.3f} of off), "
-              f"{rate:7.0f} operations/s ({rates:.3f} of off)")
+        print(f"{mode:8} {micros:7.1f} µs of processor time an operation "
+              f"({ratio(seen, mode, 0)} of off), "
+              f"{rate:7.0f} operations/s ({ratio(seen, mode, 1)} of off)")
+
+
+def ratio(seen, mode, which):
+    ratios = [a[which] / b[which] for a, b in zip(seen[mode], seen["off"])]
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
 
 
 if __name__ == "__main__":

@@ -81,6 +81,7 @@ macro_rules! messages {
 
             /// The type's name.
             #[must_use]
+            #[inline]
             pub fn name(&self) -> &'static str {
                 match self {
                     $(Message::$name(_) => stringify!($name),)+

@@ -48,6 +48,46 @@ pub struct Trace {
     pub cause: Told,
 }
 
+/// The longest trace: a number, a bit, which cause, and the three numbers of one.
+const TRACE_BYTES_MAX: usize = 10 + 1 + 1 + 5 + 10 + 10;
+
+impl Trace {
+    /// In postcard, and how many bytes of it. By hand, because it is done for every message: postcard
+    /// asks the buffer for room three to five times, which costs as much as the message's body.
+    fn bytes(&self) -> ([u8; TRACE_BYTES_MAX], usize) {
+        let (mut bytes, mut length) = ([0; TRACE_BYTES_MAX], 0);
+        let mut number = |mut rest: u64| {
+            loop {
+                let more = rest >= 0x80;
+                if let Some(place) = bytes.get_mut(length) {
+                    *place = rest.to_le_bytes()[0] | if more { 0x80 } else { 0 };
+                }
+                length += 1;
+                rest >>= 7;
+                if !more {
+                    break;
+                }
+            }
+        };
+        number(self.seq);
+        number(self.keep.into());
+        match self.cause {
+            Told::Nothing => number(0),
+            Told::Own(seq) => {
+                number(1);
+                number(seq);
+            }
+            Told::Other(RecordId { node, incarnation, seq }) => {
+                number(2);
+                number(node.0.into());
+                number(incarnation);
+                number(seq);
+            }
+        }
+        (bytes, length)
+    }
+}
+
 /// A cause as it travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Told {
@@ -118,10 +158,10 @@ pub fn encode(
     }
     out.put_bytes(0, HEADER_BYTES);
     let room = limit - HEADER_BYTES;
-    let traced = match trace {
-        Some(trace) => serialize_with_flavor(trace, Tail { out, room }),
-        None => Ok(()),
-    };
+    let traced = trace.map_or(Ok(()), |trace| {
+        let (bytes, length) = trace.bytes();
+        Tail { out, room }.try_extend(bytes.get(..length).unwrap_or_default())
+    });
     let room = limit.saturating_sub(out.len() - start);
     let written = traced.and_then(|()| serialize_with_flavor(&Body(message), Tail { out, room }));
     let tag = message.tag() | if trace.is_some() { TRACED } else { 0 };

@@ -1,6 +1,6 @@
 //! What a coordinator's flow records say beyond its messages: decisions, and how long requests wait.
 
-use crate::flow::{Actor, Cause, Event, Origin, Place, Record, RecordId, ShortKey};
+use crate::flow::{Actor, Cause, Draft, Event, Name, Origin};
 use simpledynamo_protocol::{
     effect::Note,
     message::{Message, Request},
@@ -8,17 +8,17 @@ use simpledynamo_protocol::{
     record::Key,
     ring::NodeId,
 };
-use std::collections::VecDeque;
+use smallvec::SmallVec;
 
 /// The requests here, while flow records are taken down.
 #[derive(Default)]
 pub(super) struct Story {
-    /// In the order of their arrival, about.
-    asked: VecDeque<(OpId, u32, Cause)>,
+    /// Nearly always one or none: then it lies in the coordinator itself.
+    asked: SmallVec<[(OpId, u32, Cause); 1]>,
     /// How many of them are to be written down whatever becomes of them.
     kept: usize,
     /// The round begun last.
-    pub(super) round: RecordId,
+    pub(super) round: Name,
 }
 
 impl Story {
@@ -26,7 +26,7 @@ impl Story {
     pub(super) fn asked(&mut self, message: &Message, cause: Cause) {
         if let Message::Request(Request { op, attempt, .. }) = message {
             self.kept += usize::from(cause.keep);
-            self.asked.push_back((*op, *attempt, cause));
+            self.asked.push((*op, *attempt, cause));
         }
     }
 
@@ -43,7 +43,7 @@ impl Story {
         let answered =
             |(op, attempt, _): &(OpId, u32, Cause)| (*op, *attempt) == (answer.op, answer.attempt);
         let found = self.asked.iter().position(answered);
-        let Some((_, _, asked)) = found.and_then(|at| self.asked.swap_remove_front(at)) else {
+        let Some((_, _, asked)) = found.map(|at| self.asked.swap_remove(at)) else {
             return cause.into();
         };
         self.kept -= usize::from(asked.keep);
@@ -53,34 +53,38 @@ impl Story {
 }
 
 /// A decision as a record.
-pub(super) fn describe(record: &mut Record, note: Note, me: NodeId, key: &Key, cause: Cause) {
-    record.from = Place { node: me, actor: Actor::Coordinator };
-    record.key = ShortKey::of(key);
-    (record.cause, record.keep) = (cause.id, cause.keep);
+pub(super) fn describe(record: &mut Draft<'_>, note: Note, me: NodeId, key: &Key, cause: Cause) {
+    record.from(me, Actor::Coordinator);
+    record.key(key);
+    record.cause(cause.id);
+    record.keep(cause.keep);
     match note {
         Note::Round { kind, stamp, lead } => {
-            record.event = Event::Round;
-            record.kind = kind.name();
+            record.event(Event::Round);
+            record.kind(kind.name());
             record.stamp(stamp);
-            (record.request, record.attempt) = lead.unwrap_or_default();
+            if let Some((op, attempt)) = lead {
+                record.request(op, attempt);
+            }
         }
         Note::Serves { op, attempt } => {
-            record.event = Event::Join;
-            (record.request, record.attempt) = (op, attempt);
+            record.event(Event::Join);
+            record.request(op, attempt);
         }
         Note::Quorum { kind, stamp } => {
-            record.event = Event::Quorum;
-            record.kind = kind.name();
+            record.event(Event::Quorum);
+            record.kind(kind.name());
             record.stamp(stamp);
         }
-        Note::WriteBack => record.event = Event::WriteBack,
+        Note::WriteBack => record.event(Event::WriteBack),
         Note::GivenUp { kind, ballot } => {
-            record.event = Event::GiveUp;
-            (record.kind, record.ballot) = (kind.name(), ballot);
+            record.event(Event::GiveUp);
+            record.kind(kind.name());
+            record.ballot(ballot);
         }
         Note::BackOff { span } => {
-            record.event = Event::BackOff;
-            record.queue = u32::try_from(span.as_micros()).unwrap_or(u32::MAX);
+            record.event(Event::BackOff);
+            record.queue(u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
         }
     }
 }

@@ -2,14 +2,23 @@
 //!
 //! Behind a mutex that is hardly ever contended: the node's one thread records, the writer thread
 //! takes what is to be written some fifty times a second, http reads now and then.
+//!
+//! A record is first put down beside the ring and moved there with others of its time
+//! ([`STAGED_MAX`]): the place in the ring has left the caches since it was last used, and giving the
+//! mutex back waits for what was written.
 
 use super::{
     line,
-    packed::{Packed, Tables},
-    record::{Event, Record, RecordId, ShortKey},
+    packed::{Draft, Packed},
+    record::{Event, Record, ShortKey},
+    tables::Tables,
 };
 use simpledynamo_protocol::{recent::OpId, ring::NodeId};
 use std::collections::BTreeSet;
+
+/// Records that are put down before they are packed together: small enough to stay in the nearest
+/// caches.
+const STAGED_MAX: usize = 32;
 
 /// Records that wait for the writer thread; further ones are not written, and counted. At the rate
 /// of a node under full load it is about a second.
@@ -38,6 +47,8 @@ pub struct Counts {
 }
 
 pub(super) struct Memory {
+    /// The newest, not yet in the ring.
+    staged: Vec<Packed>,
     ring: Vec<Packed>,
     tables: Tables,
     /// Where the next record goes once the ring is full.
@@ -59,11 +70,12 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(bytes: usize, writes: bool) -> Memory {
+    pub(super) fn new(node: NodeId, incarnation: u64, bytes: usize, writes: bool) -> Memory {
         let capacity = (bytes / size_of::<Packed>()).max(1);
         Memory {
+            staged: Vec::with_capacity(STAGED_MAX),
             ring: Vec::with_capacity(capacity),
-            tables: Tables::new(),
+            tables: Tables::new(node, incarnation),
             next: 0,
             capacity,
             seq: 0,
@@ -84,24 +96,42 @@ impl Memory {
         &mut self,
         mono: u64,
         all: bool,
-        fill: impl FnOnce(&mut Record, u64),
+        fill: impl FnOnce(&mut Draft<'_>, u64),
     ) -> (u64, bool) {
         self.seq += 1;
-        let (seq, wall) = (self.seq, self.offset.wrapping_add(mono));
-        let mut record = Record { seq, mono, wall, ..Record::BLANK };
-        fill(&mut record, seq);
-        record.keep |= all;
-        let packed = Packed::of(&record, &mut self.tables);
-        match self.ring.get_mut(self.next) {
-            Some(slot) => *slot = packed,
-            None => self.ring.push(packed),
-        }
-        self.next += 1;
-        if self.next == self.capacity {
-            self.next = 0;
+        let seq = self.seq;
+        if self.staged.len() == STAGED_MAX {
+            self.settle();
         }
         self.counts.recorded += 1;
-        (seq, record.keep && self.hand_over(record))
+        self.staged.push(Packed::at(mono));
+        let Some(packed) = self.staged.last_mut() else { return (seq, false) };
+        fill(&mut Draft { packed, tables: &mut self.tables }, seq);
+        packed.keep |= all;
+        if !packed.keep {
+            return (seq, false);
+        }
+        let record = packed.unpack(seq, &self.tables, self.offset);
+        (seq, self.hand_over(record))
+    }
+
+    /// Moves what is staged to the ring. Readers do it first and then look at the ring alone.
+    fn settle(&mut self) {
+        let mut staged = self.staged.as_slice();
+        while !staged.is_empty() {
+            let (now, later) = staged.split_at(staged.len().min(self.capacity - self.next));
+            let end = self.next + now.len();
+            match self.ring.get_mut(self.next..end) {
+                Some(eldest) => eldest.copy_from_slice(now),
+                None => {
+                    self.ring.truncate(self.next);
+                    self.ring.extend_from_slice(now);
+                }
+            }
+            self.next = if end == self.capacity { 0 } else { end };
+            staged = later;
+        }
+        self.staged.clear();
     }
 
     /// Gives a record to the writer; whether it has to be woken.
@@ -147,17 +177,18 @@ impl Memory {
     /// Hands the records of this request and key since then to the writer; whether it has to be
     /// woken.
     pub(super) fn keep(&mut self, request: OpId, key: ShortKey, since: u64) -> bool {
+        self.settle();
         let request = self.tables.request(request);
         let concerns = |record: &Packed| record.request() == request || record.key == key;
         let mut found = Vec::new();
-        for at in self.newest_first() {
+        for (seq, at) in self.newest_first() {
             let Some(record) = self.ring.get_mut(at) else { break };
             if record.mono < since {
                 break;
             }
             if !record.keep && concerns(record) {
                 record.keep = true;
-                found.push(record.unpack(&self.tables, self.offset));
+                found.push(record.unpack(seq, &self.tables, self.offset));
             }
         }
         let mut wake = false;
@@ -168,46 +199,52 @@ impl Memory {
     }
 
     /// The record of this number, if it is still in memory.
-    pub(super) fn find(&self, seq: u64) -> Option<Record> {
+    pub(super) fn find(&mut self, seq: u64) -> Option<Packed> {
+        self.settle();
         let back = usize::try_from(self.seq.checked_sub(seq)?).ok()?;
-        let at = self.newest_first().nth(back)?;
-        let found = self.ring.get(at).filter(|record| record.seq == seq)?;
-        Some(found.unpack(&self.tables, self.offset))
+        let (_, at) = self.newest_first().nth(back)?;
+        self.ring.get(at).copied()
     }
 
     /// When the last record was taken down.
-    pub(super) fn last_mono(&self) -> u64 {
-        self.newest_first().next().and_then(|at| self.ring.get(at)).map_or(0, |last| last.mono)
+    pub(super) fn last_mono(&mut self) -> u64 {
+        self.settle();
+        let newest = self.newest_first().next();
+        newest.and_then(|(_, at)| self.ring.get(at)).map_or(0, |last| last.mono)
     }
 
-    fn newest_first(&self) -> impl Iterator<Item = usize> + use<> {
+    /// Numbers and places in the ring; what is staged must have been moved there.
+    fn newest_first(&self) -> impl Iterator<Item = (u64, usize)> + use<> {
         let (next, length) = (self.next, self.ring.len());
-        (0..next).rev().chain((next..length).rev())
+        let places = (0..next).rev().chain((next..length).rev());
+        (0..=self.seq).rev().zip(places)
     }
 
     /// The records that `wanted` takes, at most so many of the newest, oldest first, as they were
     /// taken down.
-    pub(super) fn select(&self, most: usize, wanted: impl Fn(&Record) -> bool) -> Vec<Record> {
-        let newest = self.newest_first().filter_map(|at| self.ring.get(at));
-        let unpacked = newest.map(|record| record.unpack(&self.tables, self.offset));
+    pub(super) fn select(&mut self, most: usize, wanted: impl Fn(&Record) -> bool) -> Vec<Record> {
+        self.settle();
+        let newest = self.newest_first().filter_map(|(seq, at)| Some((seq, self.ring.get(at)?)));
+        let unpacked = newest.map(|(seq, record)| record.unpack(seq, &self.tables, self.offset));
         let mut found: Vec<_> = unpacked.filter(|record| wanted(record)).take(most).collect();
         found.reverse();
         found
     }
 
     /// The records that `filter` takes. Some of a request do not name its key: they come with it.
-    pub(super) fn filtered(&self, filter: &Filter, life: u64) -> Vec<Record> {
+    pub(super) fn filtered(&mut self, filter: &Filter, life: u64) -> Vec<Record> {
+        self.settle();
         let mut requests = BTreeSet::new();
         if let Some(key) = filter.key {
             let of_key = self.ring.iter().filter(|record| record.key == key);
-            let of_key = of_key.map(|record| record.unpack(&self.tables, self.offset));
-            requests.extend(of_key.map(|record| record.request).filter(|request| request.seq != 0));
+            let of_key = of_key.map(|record| self.tables.op(record.request()));
+            requests.extend(of_key.filter(|request| request.seq != 0));
         }
         self.select(filter.most, |record| filter.takes(record, &requests, life))
     }
 
     /// Everything in memory as lines, for a crash.
-    pub(super) fn dump(&self, node: NodeId, incarnation: u64, crash: &mut Record) -> Vec<u8> {
+    pub(super) fn dump(&mut self, node: NodeId, incarnation: u64, crash: &mut Record) -> Vec<u8> {
         let mut out = Vec::new();
         for record in self.select(usize::MAX, |_| true) {
             line::write(&record, node.0, incarnation, &mut out);
@@ -264,9 +301,4 @@ impl Filter {
             || self.key.is_some_and(|key| record.key == key)
             || of_key.contains(&record.request)
     }
-}
-
-/// The id of record `seq` of this life.
-pub(super) fn id(node: NodeId, incarnation: u64, seq: u64) -> RecordId {
-    RecordId { node, incarnation, seq }
 }

@@ -7,9 +7,11 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | `record` | a record, in a fixed size |
+//! | `record` | a record as readers see it |
+//! | `packed`, `tables` | a record as it lies in memory, and what records have in common |
+//! | `describe` | what a record says of a message |
 //! | `recorder` | takes records down; decides which are written |
-//! | `memory`, `packed` | the ring of recent records, and those that wait for the writer |
+//! | `memory` | the ring of recent records, and those that wait for the writer |
 //! | `line` | a record as JSON |
 //! | `files` | the writer thread, and its files |
 //!
@@ -26,16 +28,19 @@
 //! dropped because of no connection are recorded when they are forgotten; those lost with a
 //! connection show as sent and never received.
 
+mod describe;
 pub mod files;
 mod line;
 mod memory;
 mod packed;
 mod record;
 mod recorder;
+mod tables;
 
+pub use describe::actors;
 pub use line::VERSION;
 pub use memory::{Counts, Filter};
-pub use record::{
-    Actor, Cause, Event, KEY_BYTES, Place, Record, RecordId, ShortKey, actors, request_id,
-};
+pub use packed::Draft;
+pub use record::{Actor, Cause, Event, KEY_BYTES, Place, Record, RecordId, ShortKey, request_id};
 pub use recorder::{Origin, Reader, Recorder};
+pub use tables::Name;

@@ -1,201 +1,191 @@
-//! A record as it lies in memory: two cache lines.
+//! A record as it lies in memory: two cache lines, filled in where it stands.
 //!
-//! What costs most of taking a record down is not the work but the memory it is written to, which has
-//! left the caches since it was last used. So lives of nodes and texts, of which there are few, are
-//! kept once in tables and named by their places there.
-//!
-//! Caveats. Numbers of records and rounds are kept modulo 2⁴⁸. Where more than [`LIVES_MAX`] lives were
-//! named, by very many starts or by a peer that invents them, the eldest give way, and records of
-//! theirs that are still in memory bear a wrong name. Texts are the program's own and fit.
+//! What costs most of taking a record down is not the work but the memory it goes through, which has
+//! left the caches since it was last used. So there is no larger form of it on the way, lives and texts
+//! are named by their places in [`Tables`], and its number is not kept: records lie in its order.
 
-use super::record::{Actor, Event, Place, Record, RecordId, ShortKey};
-use simpledynamo_protocol::{ballot::Ballot, recent::OpId, ring::NodeId};
-
-/// Lives of nodes that are told apart: each node of a large ring in some of its lives. They are looked
-/// through from the front, so there must not be many more.
-const LIVES_MAX: usize = 1 << 10;
-/// Texts that are told apart: names of messages, commands and reasons.
-const TEXTS_MAX: usize = 1 << 8;
-/// The bits of a number beside its life.
-const NUMBER: u64 = (1 << 48) - 1;
-
-/// What records have in common.
-pub(super) struct Tables {
-    lives: Vec<(NodeId, u64)>,
-    /// The place whose life gives way next, once all are taken.
-    eldest: usize,
-    texts: Vec<&'static str>,
-}
-
-impl Tables {
-    pub(super) fn new() -> Tables {
-        // No life and no text are the most frequent: found first.
-        Tables { lives: vec![(NodeId(0), 0)], eldest: 1, texts: vec![""] }
-    }
-
-    /// A request as records name it.
-    pub(super) fn request(&mut self, request: OpId) -> u64 {
-        self.pack(request.router, request.incarnation, request.seq)
-    }
-
-    fn life(&mut self, node: NodeId, incarnation: u64) -> u64 {
-        let life = (node, incarnation);
-        let at = self.lives.iter().position(|other| *other == life).unwrap_or_else(|| {
-            if self.lives.len() < LIVES_MAX {
-                self.lives.push(life);
-                return self.lives.len() - 1;
-            }
-            let at = self.eldest;
-            self.eldest = if at + 1 < LIVES_MAX { at + 1 } else { 1 };
-            if let Some(gone) = self.lives.get_mut(at) {
-                *gone = life;
-            }
-            at
-        });
-        at as u64
-    }
-
-    fn text(&mut self, text: &'static str) -> u8 {
-        // The same text may stand at two places of the program: then it has two places here.
-        let at = self.texts.iter().position(|other| std::ptr::eq(*other, text));
-        let at = at.unwrap_or_else(|| {
-            if self.texts.len() < TEXTS_MAX {
-                self.texts.push(text);
-            }
-            self.texts.len() - 1
-        });
-        u8::try_from(at).unwrap_or(u8::MAX)
-    }
-
-    fn pack(&mut self, node: NodeId, incarnation: u64, number: u64) -> u64 {
-        self.life(node, incarnation) << 48 | number & NUMBER
-    }
-
-    fn unpack(&self, packed: u64) -> (NodeId, u64, u64) {
-        let life = usize::try_from(packed >> 48).unwrap_or(usize::MAX);
-        let (node, incarnation) = self.lives.get(life).copied().unwrap_or((NodeId(0), 0));
-        (node, incarnation, packed & NUMBER)
-    }
-}
+use super::{
+    record::{Actor, Event, Place, Record, ShortKey},
+    tables::{Name, Tables},
+};
+use simpledynamo_protocol::{
+    ballot::{Ballot, Stamp},
+    recent::OpId,
+    ring::NodeId,
+};
 
 /// A record in two cache lines.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Packed {
-    pub(super) seq: u64,
     pub(super) mono: u64,
-    message: u64,
-    cause: u64,
+    pub(super) message: Name,
+    cause: Name,
     request: u64,
-    ballot: u64,
+    round: u64,
     version: u64,
+    ballot_node: NodeId,
     bytes: u32,
     queue: u32,
     handling: u32,
+    pub(super) from: NodeId,
+    pub(super) to: NodeId,
     attempt: u16,
     pub(super) event: Event,
     pub(super) keep: bool,
     kind: u8,
     reason: u8,
-    from_actor: Actor,
-    to_actor: Actor,
-    from: u16,
-    to: u16,
+    pub(super) from_actor: Actor,
+    pub(super) to_actor: Actor,
     pub(super) key: ShortKey,
 }
 
 const _: () = assert!(size_of::<Packed>() == 128, "two cache lines");
 
 impl Packed {
-    pub(super) fn of(record: &Record, tables: &mut Tables) -> Packed {
-        let mut id = |id: RecordId| tables.pack(id.node, id.incarnation, id.seq);
-        let (message, cause) = (id(record.message), id(record.cause));
-        let OpId { router, incarnation, seq } = record.request;
-        let request = tables.pack(router, incarnation, seq);
-        let ballot = tables.pack(record.ballot.node, 0, record.ballot.round);
-        // A place is a node in any life.
-        let mut node = |place: Place| u16::try_from(tables.life(place.node, 0)).unwrap_or(u16::MAX);
-        let (from, to) = (node(record.from), node(record.to));
+    /// Nothing yet, at this time.
+    pub(super) const fn at(mono: u64) -> Packed {
         Packed {
-            seq: record.seq,
-            mono: record.mono,
-            message,
-            cause,
-            request,
-            ballot,
-            version: record.version,
-            bytes: record.bytes,
-            queue: record.queue,
-            handling: record.handling,
-            attempt: u16::try_from(record.attempt).unwrap_or(u16::MAX),
-            event: record.event,
-            keep: record.keep,
-            kind: tables.text(record.kind),
-            reason: tables.text(record.reason),
-            from_actor: record.from.actor,
-            to_actor: record.to.actor,
-            from,
-            to,
-            key: record.key,
+            mono,
+            message: Name::NONE,
+            cause: Name::NONE,
+            request: 0,
+            round: 0,
+            version: 0,
+            ballot_node: NodeId(0),
+            bytes: 0,
+            queue: 0,
+            handling: 0,
+            from: NodeId(0),
+            to: NodeId(0),
+            attempt: 0,
+            event: Event::Send,
+            keep: false,
+            kind: 0,
+            reason: 0,
+            from_actor: Actor::Client,
+            to_actor: Actor::Client,
+            key: ShortKey::NONE,
         }
     }
 
-    /// The record again; `offset` is wall time less monotonic time.
-    pub(super) fn unpack(&self, tables: &Tables, offset: u64) -> Record {
-        let id = |packed| {
-            let (node, incarnation, seq) = tables.unpack(packed);
-            RecordId { node, incarnation, seq }
-        };
-        let (router, incarnation, seq) = tables.unpack(self.request);
-        let (ballot_node, _, round) = tables.unpack(self.ballot);
-        let text = |at: u8| tables.texts.get(usize::from(at)).copied().unwrap_or_default();
-        let place = |node: u16, actor| {
-            let (node, _, _) = tables.unpack(u64::from(node) << 48);
-            Place { node, actor }
-        };
+    /// The record of number `seq` as readers want it; `offset` is wall time less monotonic time.
+    pub(super) fn unpack(&self, seq: u64, tables: &Tables, offset: u64) -> Record {
         Record {
-            seq: self.seq,
+            seq,
             mono: self.mono,
             wall: offset.wrapping_add(self.mono),
             event: self.event,
             keep: self.keep,
-            message: id(self.message),
-            cause: id(self.cause),
-            request: OpId { router, incarnation, seq },
+            message: tables.id(self.message),
+            cause: tables.id(self.cause),
+            request: tables.op(self.request),
             attempt: self.attempt.into(),
-            from: place(self.from, self.from_actor),
-            to: place(self.to, self.to_actor),
-            kind: text(self.kind),
+            from: Place { node: self.from, actor: self.from_actor },
+            to: Place { node: self.to, actor: self.to_actor },
+            kind: tables.text_at(self.kind),
             key: self.key,
-            ballot: Ballot { round, node: ballot_node },
+            ballot: Ballot { round: self.round, node: self.ballot_node },
             version: self.version,
             bytes: self.bytes,
             queue: self.queue,
             handling: self.handling,
-            reason: text(self.reason),
+            reason: tables.text_at(self.reason),
         }
     }
 
-    /// Its request as the tables name it.
+    /// Its request as the tables name it; 0 for none.
     pub(super) fn request(&self) -> u64 {
         self.request
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A record that is being taken down. What is not said is not there.
+pub struct Draft<'a> {
+    pub(super) packed: &'a mut Packed,
+    pub(super) tables: &'a mut Tables,
+}
 
-    #[test]
-    fn invented_lives_push_out_the_eldest_and_no_more() {
-        let mut tables = Tables::new();
-        let name = |number| OpId { router: NodeId(5554), incarnation: number, seq: 1 };
-        for number in 1..100_000 {
-            tables.request(name(number));
-        }
-        assert_eq!(tables.lives.len(), LIVES_MAX);
-        let packed = tables.request(name(100_000));
-        assert_eq!(tables.unpack(packed), (NodeId(5554), 100_000, 1));
-        assert_eq!(tables.unpack(0), (NodeId(0), 0, 0), "no life keeps its place");
+impl Draft<'_> {
+    /// What happened.
+    pub fn event(&mut self, event: Event) {
+        self.packed.event = event;
+    }
+
+    /// Whether it is to be written down whatever becomes of the request.
+    pub fn keep(&mut self, keep: bool) {
+        self.packed.keep = keep;
+    }
+
+    /// What led to it.
+    pub fn cause(&mut self, cause: Name) {
+        self.packed.cause = cause;
+    }
+
+    /// The message sent, received or dropped.
+    pub(super) fn message(&mut self, message: Name) {
+        self.packed.message = message;
+    }
+
+    /// Whose doing it is.
+    pub fn request(&mut self, op: OpId, attempt: u32) {
+        self.packed.request = self.tables.request(op);
+        self.packed.attempt = u16::try_from(attempt).unwrap_or(u16::MAX);
+    }
+
+    /// From there.
+    pub fn from(&mut self, node: NodeId, actor: Actor) {
+        (self.packed.from, self.packed.from_actor) = (node, actor);
+    }
+
+    /// To there.
+    pub fn to(&mut self, node: NodeId, actor: Actor) {
+        (self.packed.to, self.packed.to_actor) = (node, actor);
+    }
+
+    /// The message's, command's or round's type.
+    pub fn kind(&mut self, kind: &'static str) {
+        self.packed.kind = self.tables.text(kind);
+    }
+
+    /// Of which key.
+    pub fn key(&mut self, key: &[u8]) {
+        self.packed.key.set(key);
+    }
+
+    /// At which ballot.
+    pub fn ballot(&mut self, Ballot { round, node }: Ballot) {
+        (self.packed.round, self.packed.ballot_node) = (round, node);
+    }
+
+    /// At which ballot, and which version of the key.
+    pub fn stamp(&mut self, stamp: Stamp) {
+        self.ballot(stamp.ballot);
+        self.packed.version = stamp.version;
+    }
+
+    /// Which version of the key.
+    pub fn version(&mut self, version: u64) {
+        self.packed.version = version;
+    }
+
+    /// Size of the frame; of what is counted where it is no message.
+    pub fn bytes(&mut self, bytes: u64) {
+        self.packed.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+    }
+
+    /// Microseconds waited.
+    pub fn queue(&mut self, micros: u64) {
+        self.packed.queue = u32::try_from(micros).unwrap_or(u32::MAX);
+    }
+
+    /// Microseconds worked.
+    pub fn handling(&mut self, micros: u64) {
+        self.packed.handling = u32::try_from(micros).unwrap_or(u32::MAX);
+    }
+
+    /// Why.
+    pub fn reason(&mut self, reason: &'static str) {
+        self.packed.reason = self.tables.text(reason);
     }
 }

@@ -6,16 +6,10 @@
 //! Caveat: of a key longer than [`KEY_BYTES`] only the beginning is kept, with its length and a
 //! CRC-32 of the whole: two keys that are equal in all three count as one.
 
+use super::tables::Name;
 use serde::{Deserialize, Serialize};
-use simpledynamo_protocol::{
-    ballot::{Ballot, Stamp},
-    message::Message,
-    recent::OpId,
-    ring::NodeId,
-};
+use simpledynamo_protocol::{ballot::Ballot, recent::OpId, ring::NodeId};
 use std::{fmt, str::FromStr};
-
-use crate::replica::askers;
 
 /// Bytes of a key that a record keeps: keys of most programs are shorter.
 pub const KEY_BYTES: usize = 40;
@@ -181,49 +175,6 @@ names! {
     }
 }
 
-/// The actors between which a message travels.
-#[must_use]
-pub fn actors(message: &Message) -> (Actor, Actor) {
-    let asker = |asker: u64| match asker {
-        askers::SCAN => Actor::Scan,
-        askers::CHAIN => Actor::Replica,
-        _ => Actor::Sync,
-    };
-    match message {
-        Message::Request(_) => (Actor::Router, Actor::Coordinator),
-        Message::Answer(_) => (Actor::Coordinator, Actor::Router),
-        Message::Prepare(_) | Message::Accept(_) | Message::Query(_) => {
-            (Actor::Coordinator, Actor::Replica)
-        }
-        Message::Promise(_)
-        | Message::Accepted(_)
-        | Message::Refused(_)
-        | Message::State(_)
-        | Message::NoVote(_) => (Actor::Replica, Actor::Coordinator),
-        Message::Probe(_) | Message::Alive(_) => (Actor::Detector, Actor::Detector),
-        Message::Missed(_) => (Actor::Detector, Actor::Sync),
-        Message::AskDigests(m) => (asker(m.ask.asker), Actor::Replica),
-        Message::AskList(m) => (asker(m.ask.asker), Actor::Replica),
-        Message::Fetch(m) => (asker(m.ask.asker), Actor::Replica),
-        Message::Digests(m) => (Actor::Replica, asker(m.ask.asker)),
-        Message::Listed(m) => (Actor::Replica, asker(m.ask.asker)),
-        Message::Records(m) => (Actor::Replica, asker(m.ask.asker)),
-        Message::Collect(_) => (Actor::Sync, Actor::Replica),
-        Message::Greet(_) | Message::Welcome(_) => (Actor::Membership, Actor::Membership),
-        Message::Keep(_) => (Actor::Router, Actor::Flow),
-        Message::ConfigRound(_)
-        | Message::Forward(_)
-        | Message::Acked(_)
-        | Message::Confirm(_)
-        | Message::Confirmed(_)
-        | Message::Survey(_)
-        | Message::Present(_)
-        | Message::Announce(_)
-        | Message::Attach(_)
-        | Message::Attached(_) => (Actor::Replica, Actor::Replica),
-    }
-}
-
 /// A part of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -253,13 +204,28 @@ impl ShortKey {
     /// Of these bytes.
     #[must_use]
     pub fn of(key: &[u8]) -> ShortKey {
-        let mut start = [0; KEY_BYTES];
-        let shown = key.len().min(KEY_BYTES);
-        if let (Some(to), Some(from)) = (start.get_mut(..shown), key.get(..shown)) {
-            to.copy_from_slice(from);
+        let mut short = ShortKey::NONE;
+        short.set(key);
+        short
+    }
+
+    /// Of these bytes, where there was none.
+    pub(super) fn set(&mut self, key: &[u8]) {
+        self.length = u32::try_from(key.len()).unwrap_or(u32::MAX);
+        // In words: most keys are short, and a call to copy some bytes costs more than the copying.
+        let (words, last) = key.as_chunks::<8>();
+        let (places, _) = self.start.as_chunks_mut::<8>();
+        for (place, word) in places.iter_mut().zip(words) {
+            *place = *word;
         }
-        let crc = if key.len() > KEY_BYTES { crc32fast::hash(key) } else { 0 };
-        ShortKey { length: u32::try_from(key.len()).unwrap_or(u32::MAX), crc, start }
+        if let Some(place) = places.get_mut(words.len()) {
+            for (to, from) in place.iter_mut().zip(last) {
+                *to = *from;
+            }
+        }
+        if key.len() > KEY_BYTES {
+            self.crc = crc32fast::hash(key);
+        }
     }
 
     /// Whether there is one.
@@ -414,94 +380,13 @@ impl Record {
         handling: 0,
         reason: "",
     };
-
-    /// Notes a stamp.
-    pub fn stamp(&mut self, stamp: Stamp) {
-        (self.ballot, self.version) = (stamp.ballot, stamp.version);
-    }
-
-    /// Notes what a message is and says.
-    pub fn describe(&mut self, from: NodeId, to: NodeId, message: &Message) {
-        let (speaker, hearer) = actors(message);
-        self.from = Place { node: from, actor: speaker };
-        self.to = Place { node: to, actor: hearer };
-        self.kind = message.name();
-        self.content(message);
-    }
-
-    fn content(&mut self, message: &Message) {
-        match message {
-            Message::Request(m) => {
-                (self.request, self.attempt) = (m.op, m.attempt);
-                self.key = ShortKey::of(&m.key);
-                self.reason = m.command.name();
-            }
-            Message::Answer(m) => {
-                (self.request, self.attempt) = (m.op, m.attempt);
-                self.reason = m.outcome.name();
-            }
-            Message::Prepare(m) => {
-                (self.key, self.ballot) = (ShortKey::of(&m.key), m.ballot);
-            }
-            Message::Promise(m) => {
-                (self.key, self.ballot) = (ShortKey::of(&m.key), m.ballot);
-                self.version = m.record.as_ref().map_or(0, |record| record.stamp.version);
-            }
-            Message::Accept(m) => {
-                self.key = ShortKey::of(&m.key);
-                self.stamp(m.record.stamp);
-            }
-            Message::Accepted(m) => {
-                self.key = ShortKey::of(&m.key);
-                self.stamp(m.stamp);
-            }
-            Message::Refused(m) => {
-                (self.key, self.ballot) = (ShortKey::of(&m.key), m.promised);
-            }
-            Message::Query(m) => {
-                self.key = ShortKey::of(&m.key);
-                self.stamp(m.have.unwrap_or_default());
-            }
-            Message::State(m) => {
-                self.key = ShortKey::of(&m.key);
-                self.stamp(m.held.stamp().unwrap_or_default());
-            }
-            Message::NoVote(m) => {
-                (self.key, self.reason) = (ShortKey::of(&m.key), m.reason.name());
-            }
-            message => self.describe_other(message),
-        }
-    }
-
-    /// What neither a request nor a round says, where it is about a key.
-    fn describe_other(&mut self, message: &Message) {
-        match message {
-            Message::Collect(m) => {
-                self.key = ShortKey::of(&m.key);
-                self.stamp(m.stamp);
-            }
-            Message::Forward(m) => {
-                self.key = ShortKey::of(&m.key);
-                self.stamp(m.record.as_ref().map_or_else(Stamp::default, |record| record.stamp));
-            }
-            Message::Acked(m) => {
-                // Of the keys acknowledged together one stands for all.
-                if let Some((key, stamp)) = m.entries.first() {
-                    self.key = ShortKey::of(key);
-                    self.stamp(stamp.unwrap_or_default());
-                }
-            }
-            Message::Keep(m) => (self.key, self.request) = (ShortKey::of(&m.key), m.op),
-            _ => {}
-        }
-    }
 }
 
 /// Why something is done: what led to it, and when that came in. Handed along inside a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cause {
     /// The message, or the record, that led to it.
-    pub id: RecordId,
+    pub id: Name,
     /// Whether what follows from it is to be written down whatever becomes of it.
     pub keep: bool,
     /// When it came in, microseconds since the node's start.
@@ -510,5 +395,5 @@ pub struct Cause {
 
 impl Cause {
     /// Nothing known led to it.
-    pub const NONE: Cause = Cause { id: RecordId::NONE, keep: false, at: 0 };
+    pub const NONE: Cause = Cause { id: Name::NONE, keep: false, at: 0 };
 }

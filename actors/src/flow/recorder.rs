@@ -14,15 +14,19 @@
 
 use super::{
     files,
-    memory::{self, ANCHOR_EVERY, Counts, Filter, Memory},
-    record::{Cause, Event, Place, Record, RecordId, ShortKey},
+    memory::{ANCHOR_EVERY, Counts, Filter, Memory},
+    packed::Draft,
+    record::{Cause, Event, Record, RecordId, ShortKey},
+    tables::Name,
 };
 use crate::{
     bridge::codec::{Told, Trace},
     clock::Clock,
     settings::{Flow, FlowMode},
 };
-use simpledynamo_protocol::{message::Message, recent::OpId, record::Key, ring::NodeId};
+use simpledynamo_protocol::{
+    message::Message, recent::OpId, record::Key, ring::NodeId, time::Time,
+};
 use std::{
     cell::Cell,
     io::{self, Write},
@@ -73,25 +77,35 @@ impl From<Cause> for Origin {
     }
 }
 
-/// Takes down what happens; cheap to clone, on the node's own thread.
+/// Takes down what happens; cheap to clone, on the node's own thread. One pointer, because every
+/// coordinator of a key has one, and what it points to is in the nearest cache.
 #[derive(Clone)]
-pub struct Recorder {
+pub struct Recorder(Rc<Inner>);
+
+struct Inner {
     shared: Option<Arc<Shared>>,
     clock: Clock,
     all: bool,
     slow: u64,
     one_in: u64,
-    requests: Rc<Cell<u64>>,
+    requests: Cell<u64>,
     /// The time of this turn of the node's thread.
-    time: Rc<Cell<u64>>,
+    time: Cell<u64>,
 }
 
 impl Recorder {
     /// One that takes nothing down.
     #[must_use]
     pub fn off(clock: Clock) -> Recorder {
-        let (requests, time) = (Rc::default(), Rc::default());
-        Recorder { shared: None, clock, all: false, slow: u64::MAX, one_in: 0, requests, time }
+        Recorder(Rc::new(Inner {
+            shared: None,
+            clock,
+            all: false,
+            slow: u64::MAX,
+            one_in: 0,
+            requests: Cell::default(),
+            time: Cell::default(),
+        }))
     }
 
     /// The recorder of this life of `node`, and its writer. Without a directory it keeps everything
@@ -112,73 +126,84 @@ impl Recorder {
         let shared = Arc::new(Shared {
             node,
             incarnation,
-            memory: Mutex::new(Memory::new(settings.memory_bytes, directory.is_some())),
+            memory: Mutex::new(Memory::new(
+                node,
+                incarnation,
+                settings.memory_bytes,
+                directory.is_some(),
+            )),
             wake: Condvar::new(),
             directory: directory.map(Path::to_path_buf),
         });
         let bytes = settings.file_bytes;
         let writer = directory.map(|at| files::spawn(shared.clone(), at.to_path_buf(), bytes));
-        let recorder = Recorder {
+        let recorder = Recorder(Rc::new(Inner {
             shared: Some(shared),
             clock,
             all: settings.mode == FlowMode::All,
             slow: u64::try_from(settings.slow.as_micros()).unwrap_or(u64::MAX),
             one_in: settings.one_in,
-            requests: Rc::default(),
-            time: Rc::default(),
-        };
+            requests: Cell::default(),
+            time: Cell::default(),
+        }));
         recorder.turn();
-        let start = |record: &mut Record| (record.event, record.keep) = (Event::Start, true);
-        recorder.record(start);
+        recorder.record(|record| {
+            record.event(Event::Start);
+            record.keep(true);
+        });
         Ok((recorder, writer.transpose()?))
     }
 
     /// For http, the panic hook and whoever stops the node.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader(self.shared.clone())
+        Reader(self.0.shared.clone())
     }
 
     /// Whether anything is taken down.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.shared.is_some()
+        self.0.shared.is_some()
     }
 
     /// Reads the clock: once for everything that then happens in one go. To be called where something
     /// comes in from outside the node's thread: bytes, a command, a commit, a timer.
     pub fn turn(&self) {
         if self.is_on() {
-            self.time.set(self.clock.mono().0);
+            self.turn_at(self.0.clock.mono());
         }
+    }
+
+    /// The same with a time that was read for something else.
+    pub fn turn_at(&self, now: Time) {
+        self.0.time.set(now.0);
     }
 
     /// The time of this turn, microseconds since the node's start; 0 where nothing is taken down.
     #[must_use]
     pub fn now(&self) -> u64 {
-        self.time.get()
+        self.0.time.get()
     }
 
-    /// Takes a record down that `fill` fills in; gives its id.
-    pub fn record(&self, fill: impl FnOnce(&mut Record)) -> RecordId {
-        let Some(shared) = &self.shared else { return RecordId::NONE };
-        self.record_at(shared, |record, _| fill(record))
+    /// Takes a record down that `fill` fills in; gives its name.
+    pub fn record(&self, fill: impl FnOnce(&mut Draft<'_>)) -> Name {
+        let Some(shared) = &self.0.shared else { return Name::NONE };
+        Name::own(self.record_at(shared, |record, _| fill(record)))
     }
 
-    fn record_at(&self, shared: &Shared, fill: impl FnOnce(&mut Record, RecordId)) -> RecordId {
+    fn record_at(&self, shared: &Shared, fill: impl FnOnce(&mut Draft<'_>, u64)) -> u64 {
         let mono = self.now();
-        let named = |seq| memory::id(shared.node, shared.incarnation, seq);
         let mut memory = shared.lock();
         if mono >= memory.anchored {
             memory.anchored = mono + ANCHOR_EVERY;
-            memory.offset = self.clock.wall_micros().wrapping_sub(mono);
+            memory.offset = self.0.clock.wall_micros().wrapping_sub(mono);
         }
-        let (seq, wake) = memory.take(mono, self.all, |record, seq| fill(record, named(seq)));
+        let (seq, wake) = memory.take(mono, self.0.all, fill);
         drop(memory);
         if wake {
             shared.wake.notify_all();
         }
-        named(seq)
+        seq
     }
 
     /// Has `transmit` send `message` to a node, with the trace that is to travel with it, and takes
@@ -190,48 +215,49 @@ impl Recorder {
         Origin { cause, queue, handling }: Origin,
         transmit: impl FnOnce(Option<Trace>) -> Result<usize, &'static str>,
     ) -> Cause {
-        let Some(shared) = &self.shared else {
+        let Some(shared) = &self.0.shared else {
             // Nobody asks what came of it.
             let _ = transmit(None);
             return Cause::NONE;
         };
         let keep = cause.keep;
-        let id = self.record_at(shared, |record, id| {
-            let told = match cause.id {
-                RecordId::NONE => Told::Nothing,
-                RecordId { node, incarnation, seq }
-                    if (node, incarnation) == (id.node, id.incarnation) =>
-                {
-                    Told::Own(seq)
-                }
-                other => Told::Other(other),
-            };
+        let seq = self.record_at(shared, |record, seq| {
             record.describe(shared.node, to, message);
-            (record.message, record.cause, record.keep) = (id, cause.id, keep);
-            (record.queue, record.handling) = (queue, handling);
-            match transmit(Some(Trace { seq: id.seq, keep, cause: told })) {
-                Ok(bytes) => record.bytes = u32::try_from(bytes).unwrap_or(u32::MAX),
-                Err(why) => (record.event, record.reason) = (Event::Drop, why),
+            record.message(Name::own(seq));
+            record.cause(cause.id);
+            record.keep(keep);
+            record.queue(queue.into());
+            record.handling(handling.into());
+            match transmit(Some(Trace { seq, keep, cause: record.tables.told(cause.id) })) {
+                Ok(bytes) => record.bytes(bytes as u64),
+                Err(why) => {
+                    record.event(Event::Drop);
+                    record.reason(why);
+                }
             }
         });
-        Cause { id, keep, at: self.now() }
+        Cause { id: Name::own(seq), keep, at: self.now() }
     }
 
     /// Takes down that `message` goes to an actor of the own node.
     pub fn local(&self, message: &Message, origin: Origin) -> Cause {
-        let Some(shared) = &self.shared else { return Cause::NONE };
+        let Some(shared) = &self.0.shared else { return Cause::NONE };
         self.send(shared.node, message, origin, |_| Ok(0))
     }
 
     /// Takes down that messages of this life that were to be sent have been forgotten.
     pub fn forgotten(&self, sendings: &[u64], why: &'static str) {
-        let Some(shared) = &self.shared else { return };
+        let Some(shared) = &self.0.shared else { return };
         for seq in sendings {
-            let sent = shared.lock().find(*seq).unwrap_or(Record::BLANK);
-            self.record_at(shared, |record, id| {
-                let Record { seq, mono, wall, .. } = *record;
-                *record = Record { seq, mono, wall, event: Event::Drop, reason: why, ..sent };
-                record.message = RecordId { seq: sent.seq, ..id };
+            let sent = shared.lock().find(*seq);
+            self.record_at(shared, |record, _| {
+                if let Some(sent) = sent {
+                    let mono = std::mem::replace(record.packed, sent).mono;
+                    record.packed.mono = mono;
+                }
+                record.message(Name::own(*seq));
+                record.event(Event::Drop);
+                record.reason(why);
             });
         }
     }
@@ -245,44 +271,51 @@ impl Recorder {
         trace: Option<Trace>,
         bytes: usize,
     ) -> Cause {
-        let Some(shared) = &self.shared else { return Cause::NONE };
-        let own = |seq| RecordId { node: from, incarnation, seq };
+        let Some(shared) = &self.0.shared else { return Cause::NONE };
+        let theirs = |seq| RecordId { node: from, incarnation, seq };
         let (id, cause, keep) = match trace {
             None => (RecordId::NONE, RecordId::NONE, false),
-            Some(Trace { seq, keep, cause: Told::Nothing }) => (own(seq), RecordId::NONE, keep),
-            Some(Trace { seq, keep, cause: Told::Own(cause) }) => (own(seq), own(cause), keep),
-            Some(Trace { seq, keep, cause: Told::Other(cause) }) => (own(seq), cause, keep),
+            Some(Trace { seq, keep, cause }) => match cause {
+                Told::Nothing => (theirs(seq), RecordId::NONE, keep),
+                Told::Own(cause) => (theirs(seq), theirs(cause), keep),
+                Told::Other(cause) => (theirs(seq), cause, keep),
+            },
         };
+        let mut name = Name::NONE;
         self.record_at(shared, |record, _| {
             record.describe(from, shared.node, message);
-            record.event = Event::Receive;
-            (record.message, record.cause, record.keep) = (id, cause, keep);
-            record.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            record.event(Event::Receive);
+            name = record.tables.name(id);
+            record.message(name);
+            let cause = record.tables.name(cause);
+            record.cause(cause);
+            record.keep(keep);
+            record.bytes(bytes as u64);
         });
-        Cause { id, keep, at: self.now() }
+        Cause { id: name, keep, at: self.now() }
     }
 
     /// Whether the request that now begins is one of those that are written anyhow.
     #[must_use]
     pub fn sample(&self) -> bool {
-        if self.shared.is_none() || self.one_in == 0 {
+        if self.0.shared.is_none() || self.0.one_in == 0 {
             return false;
         }
-        let requests = self.requests.get();
-        self.requests.set(requests + 1);
-        requests.is_multiple_of(self.one_in)
+        let requests = self.0.requests.get();
+        self.0.requests.set(requests + 1);
+        requests.is_multiple_of(self.0.one_in)
     }
 
     /// Whether a request that took so long, microseconds, is slow.
     #[must_use]
     pub fn is_slow(&self, micros: u64) -> bool {
-        micros >= self.slow
+        micros >= self.0.slow
     }
 
     /// A request turned out to be worth keeping: writes what is remembered of it and of its key.
     /// Whether the key's replicas are to be told too; there is a bound a second.
     pub fn keep(&self, request: OpId, key: &Key, since: u64) -> bool {
-        let Some(shared) = self.shared.as_ref().filter(|_| !self.all) else { return false };
+        let Some(shared) = self.0.shared.as_ref().filter(|_| !self.0.all) else { return false };
         let now = self.now();
         let mut memory = shared.lock();
         let may = memory.may_keep(now);
@@ -299,12 +332,12 @@ impl Recorder {
         &self,
         event: Event,
         about: NodeId,
-        fill: impl FnOnce(&mut Record),
-    ) -> RecordId {
-        let Some(shared) = &self.shared else { return RecordId::NONE };
-        self.record_at(shared, |record, _| {
-            (record.event, record.keep) = (event, true);
-            record.to = Place { node: about, actor: super::Actor::Router };
+        fill: impl FnOnce(&mut Draft<'_>),
+    ) -> Name {
+        self.record(|record| {
+            record.event(event);
+            record.keep(true);
+            record.to(about, super::Actor::Router);
             fill(record);
         })
     }
@@ -359,7 +392,7 @@ impl Reader {
         let Some(shared) = &self.0 else { return };
         let Some(directory) = &shared.directory else { return };
         let until = Instant::now() + CRASH_PATIENCE;
-        let memory = loop {
+        let mut memory = loop {
             match shared.memory.try_lock() {
                 Ok(memory) => break memory,
                 Err(TryLockError::Poisoned(memory)) => break memory.into_inner(),

@@ -2,7 +2,7 @@
 //! tried elsewhere, and whether its records are worth keeping.
 
 use super::{Client, Router};
-use crate::flow::{Actor, Cause, Event, Place, Record, ShortKey};
+use crate::flow::{Actor, Cause, Draft, Event};
 use simpledynamo_protocol::{
     message::{Keep, Request},
     recent::OpId,
@@ -28,11 +28,13 @@ impl Router {
         let keep = recorder.sample() || keep;
         let at = recorder.now();
         let id = recorder.record(|record| {
-            record.event = Event::Command;
-            record.from = Place { node: self.me, actor: Actor::Client };
-            record.to = Place { node: self.me, actor: Actor::Router };
-            (record.request, record.kind, record.keep) = (op, name, keep);
-            record.key = ShortKey::of(key);
+            record.event(Event::Command);
+            record.from(self.me, Actor::Client);
+            record.to(self.me, Actor::Router);
+            record.request(op, 0);
+            record.kind(name);
+            record.keep(keep);
+            record.key(key);
         });
         Cause { id, keep, at }
     }
@@ -43,10 +45,11 @@ impl Router {
         // None where it ended meanwhile, at another coordinator.
         let begun = self.clients.get(&op.seq).map_or(Cause::NONE, |client| client.cause);
         let id = self.ways.recorder.record(|record| {
-            (record.event, record.keep) = (Event::TimeOut, begun.keep);
-            record.cause = begun.id;
-            self.about(record, op, node);
-            record.handling = u32::try_from(waited.as_micros()).unwrap_or(u32::MAX);
+            self.about(record, (op, 0), node);
+            record.event(Event::TimeOut);
+            record.keep(begun.keep);
+            record.cause(begun.id);
+            record.handling(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
         });
         Cause { id, ..Cause::NONE }
     }
@@ -71,10 +74,11 @@ impl Router {
         };
         let keep = begun.keep || attempt > 1;
         let id = self.ways.recorder.record(|record| {
-            record.event = event;
-            self.about(record, op, to);
-            (record.attempt, record.reason, record.keep) = (attempt, reason, keep);
-            record.cause = if because.id.is_some() { because.id } else { begun.id };
+            self.about(record, (op, attempt), to);
+            record.event(event);
+            record.reason(reason);
+            record.keep(keep);
+            record.cause(if because.id.is_some() { because.id } else { begun.id });
         });
         Cause { id, keep, at: begun.at }
     }
@@ -93,14 +97,14 @@ impl Router {
         };
         let took = recorder.now().saturating_sub(client.cause.at);
         recorder.record(|record| {
-            self.about(record, op, self.me);
-            record.event = Event::Reply;
-            record.to.actor = Actor::Client;
-            record.cause = if cause.id.is_some() { cause.id } else { client.cause.id };
-            record.reason = reason;
-            record.keep = client.cause.keep;
-            record.key = ShortKey::of(&client.key);
-            record.handling = u32::try_from(took).unwrap_or(u32::MAX);
+            self.about(record, (op, 0), self.me);
+            record.event(Event::Reply);
+            record.to(self.me, Actor::Client);
+            record.cause(if cause.id.is_some() { cause.id } else { client.cause.id });
+            record.reason(reason);
+            record.keep(client.cause.keep);
+            record.key(&client.key);
+            record.handling(took);
         });
         if (failed || client.retried || recorder.is_slow(took))
             && recorder.keep(op, &client.key, client.cause.at)
@@ -115,9 +119,9 @@ impl Router {
         }
     }
 
-    fn about(&self, record: &mut Record, op: OpId, node: NodeId) {
-        record.request = op;
-        record.from = Place { node: self.me, actor: Actor::Router };
-        record.to = Place { node, actor: Actor::Coordinator };
+    fn about(&self, record: &mut Draft<'_>, (op, attempt): (OpId, u32), node: NodeId) {
+        record.request(op, attempt);
+        record.from(self.me, Actor::Router);
+        record.to(node, Actor::Coordinator);
     }
 }

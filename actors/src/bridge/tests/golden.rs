@@ -1,7 +1,7 @@
 //! One example of every message, and its bytes. A line that changes here is a break of the wire: a
 //! changed message needs a new tag.
 
-use super::super::codec::{Decoded, Decoder, Told, Trace, encode};
+use super::super::codec::{Decoded, Decoder, HEADER_BYTES, Told, Trace, encode};
 use crate::flow::RecordId;
 use bytes::BytesMut;
 use simpledynamo_protocol::{
@@ -173,6 +173,26 @@ fn traces_have_golden_bytes() {
         assert_eq!(decoded, Ok(Some(Decoded::Traced(Missed {}.into(), trace))));
     }
     assert_eq!(written, traces().map(|(_, golden)| golden));
+}
+
+proptest::proptest! {
+    /// They are written by hand and read by postcard.
+    #[test]
+    fn every_trace_is_what_postcard_makes_of_it(
+        (seq, keep, which, node, incarnation, cause) in proptest::prelude::any::<(u64, bool, u8, u32, u64, u64)>(),
+        shift in 0..64_u32,
+    ) {
+        let (seq, incarnation, cause) = (seq >> shift, incarnation >> shift, cause >> shift);
+        let cause = match which % 3 {
+            0 => Told::Nothing,
+            1 => Told::Own(cause),
+            _ => Told::Other(RecordId { node: NodeId(node), incarnation, seq: cause }),
+        };
+        let trace = Trace { seq, keep, cause };
+        let mut frame = BytesMut::new();
+        encode(&Missed {}.into(), Some(&trace), &mut frame, 1024).unwrap();
+        proptest::prop_assert_eq!(&frame[HEADER_BYTES..], postcard::to_allocvec(&trace).unwrap());
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
