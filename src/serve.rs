@@ -17,7 +17,7 @@ use simpledynamo_actors::{bridge::net::Tcp, flow::Reader, node};
 use simpledynamo_protocol::ring::NodeId;
 use std::{fmt, io, net::SocketAddr, path::Path};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::{JoinError, JoinSet},
@@ -58,8 +58,8 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
     let me = *cluster.node(id)?;
     let settings = cluster.settings(id, data_dir)?;
     let _pid_file = claim(id, &node_dir(data_dir, id))?;
-    let clients = bind(me.client, "client", id).await?;
-    let pages = bind(me.http, "http", id).await?;
+    let clients = bind(me.client, "client", id)?;
+    let pages = bind(me.http, "http", id)?;
 
     let started = tokio::select! {
         started = node::start(Tcp, settings.clone()) => started,
@@ -153,10 +153,20 @@ fn claim(id: NodeId, dir: &Path) -> Result<PidFile, ServeError> {
     })
 }
 
-async fn bind(address: SocketAddr, purpose: &str, id: NodeId) -> Result<TcpListener, ServeError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| ServeError::Other(cannot_bind(address, purpose, id, &error)))
+fn bind(address: SocketAddr, purpose: &str, id: NodeId) -> Result<TcpListener, ServeError> {
+    listen(address).map_err(|error| ServeError::Other(cannot_bind(address, purpose, id, &error)))
+}
+
+/// Connections that may wait to be accepted; the kernel takes no more than `net.core.somaxconn`. With
+/// the 128 of `TcpListener::bind` a burst of some hundred clients loses first packets, and those who
+/// sent them wait for a second before they try again.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// What to tell when a node's address cannot be listened on.

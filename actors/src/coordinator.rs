@@ -156,10 +156,11 @@ impl Coordinator {
                         bridge.send(to, &message, origin);
                         continue;
                     }
-                    let cause = recorder.local(&message, origin);
                     if let answer @ message::Message::Answer(_) = message {
+                        let cause = recorder.local(&answer, origin);
                         router.do_send(FromNode { from, message: answer, cause });
                     } else {
+                        let cause = recorder.ask_own(&message, origin);
                         replica.do_send(ToReplica { from, message, cause });
                     }
                 }

@@ -77,9 +77,53 @@ impl Timer {
     }
 }
 
+/// How often the machine itself stood still: what no server on it can be faster than.
+pub struct Stalls {
+    /// Times in which a thread that does nothing but look at the clock did not run for [`STALL`].
+    pub count: usize,
+    /// The longest.
+    pub longest: Duration,
+    /// All of them together, as a share of the processors' time.
+    pub share: f64,
+}
+
+/// From here on a gap is a stall.
+pub const STALL: Duration = Duration::from_millis(2);
+
+/// Keeps all processors busy for so long and looks for gaps.
+pub fn stalls(time: Duration, processors: usize) -> Stalls {
+    let look = move || {
+        let (begun, mut last, mut gaps) = (Instant::now(), Instant::now(), Vec::new());
+        while last.duration_since(begun) < time {
+            let now = Instant::now();
+            let gap = now.duration_since(last);
+            if gap >= STALL {
+                gaps.push(gap);
+            }
+            last = now;
+        }
+        gaps
+    };
+    let lookers: Vec<_> = (0..processors).map(|_| std::thread::spawn(look)).collect();
+    let gaps: Vec<_> = lookers.into_iter().filter_map(|one| one.join().ok()).flatten().collect();
+    let whole = time.as_secs_f64() * processors as f64;
+    Stalls {
+        count: gaps.len(),
+        longest: gaps.iter().max().copied().unwrap_or_default(),
+        share: gaps.iter().sum::<Duration>().as_secs_f64() / whole,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stalls_are_no_longer_than_the_time_looked_at() {
+        let found = stalls(Duration::from_millis(20), 2);
+        assert!((0.0..=2.0).contains(&found.share), "{}", found.share);
+        assert!(found.count == 0 || found.longest >= STALL);
+    }
 
     #[test]
     fn this_process_uses_time() {

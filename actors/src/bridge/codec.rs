@@ -24,7 +24,7 @@ use crate::flow::RecordId;
 use bytes::{Buf, BufMut, BytesMut};
 use postcard::{Deserializer, ser_flavors::Flavor, serialize_with_flavor};
 use serde::{Deserialize, Serialize, Serializer};
-use simpledynamo_protocol::message::Message;
+use simpledynamo_protocol::{message::Message, ring::NodeId};
 use std::fmt;
 
 /// Bytes before the body: length, tag, checksum.
@@ -52,8 +52,8 @@ pub struct Trace {
 const TRACE_BYTES_MAX: usize = 10 + 1 + 1 + 5 + 10 + 10;
 
 impl Trace {
-    /// In postcard, and how many bytes of it. By hand, because it is done for every message: postcard
-    /// asks the buffer for room three to five times, which costs as much as the message's body.
+    /// In postcard, and how many bytes of it. By hand, as [`Trace::read`] is, because it is done for
+    /// every message: postcard asks the buffer for room three to five times, which costs as much as the message's body.
     fn bytes(&self) -> ([u8; TRACE_BYTES_MAX], usize) {
         let (mut bytes, mut length) = ([0; TRACE_BYTES_MAX], 0);
         let mut number = |mut rest: u64| {
@@ -85,6 +85,45 @@ impl Trace {
             }
         }
         (bytes, length)
+    }
+
+    /// The trace at the front of these bytes, and what follows it; none where there is none.
+    fn read(bytes: &[u8]) -> Option<(Trace, &[u8])> {
+        let mut rest = bytes;
+        let mut number = || {
+            let mut value = 0_u64;
+            for shift in (0..u64::BITS).step_by(7) {
+                let (byte, left) = rest.split_first()?;
+                rest = left;
+                let bits = u64::from(byte & 0x7f);
+                // Of the tenth byte one bit is left.
+                if bits << shift >> shift != bits {
+                    return None;
+                }
+                value |= bits << shift;
+                if byte & 0x80 == 0 {
+                    return Some(value);
+                }
+            }
+            None
+        };
+        let seq = number()?;
+        let keep = match number()? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        let cause = match number()? {
+            0 => Told::Nothing,
+            1 => Told::Own(number()?),
+            2 => Told::Other(RecordId {
+                node: NodeId(u32::try_from(number()?).ok()?),
+                incarnation: number()?,
+                seq: number()?,
+            }),
+            _ => return None,
+        };
+        Some((Trace { seq, keep, cause }, rest))
     }
 }
 
@@ -224,10 +263,16 @@ impl Decoder {
         if checksum(length, tag, rest) != declared {
             return Err(CodecError::Checksum);
         }
-        let mut body = Deserializer::from_bytes(rest);
         let (tag, traced) = (tag & !TRACED, tag & TRACED != 0);
-        let trace = traced.then(|| Trace::deserialize(&mut body)).transpose();
-        let trace = trace.map_err(|_| CodecError::Body(tag))?;
+        let trace = match traced.then(|| Trace::read(rest)) {
+            None => None,
+            Some(None) => return Err(CodecError::Body(tag)),
+            Some(Some((trace, body))) => {
+                rest = body;
+                Some(trace)
+            }
+        };
+        let mut body = Deserializer::from_bytes(rest);
         let message = Message::deserialize_body(tag, &mut body);
         let left = body.finalize().map_or(0, <[u8]>::len);
         let decoded = match message {
@@ -257,7 +302,7 @@ pub(super) fn traced(frames: &[u8]) -> Vec<u64> {
         let tag = frame.first_chunk().map_or(0, |tag| u16::from_le_bytes(*tag));
         let trace = frame.get(FOLLOWING_MIN..).unwrap_or_default();
         if tag & TRACED != 0
-            && let Ok((Trace { seq, .. }, _)) = postcard::take_from_bytes(trace)
+            && let Some((Trace { seq, .. }, _)) = Trace::read(trace)
         {
             numbers.push(seq);
         }

@@ -10,7 +10,7 @@ mod parts;
 pub mod plan;
 pub mod servers;
 
-use crate::{meter::Record, report};
+use crate::{machine, meter::Record, report};
 use clap::Args;
 use plan::{Block, Part, Size, chosen};
 use servers::Servers;
@@ -27,6 +27,8 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+/// How long the machine is looked at for stalls of its own before a run.
+const STALLS_LOOKED: Duration = Duration::from_secs(10);
 /// How often a run asks whether it was interrupted.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -323,6 +325,7 @@ impl Session {
             line.trim_start_matches(start).trim_matches([' ', '\t', ':']).to_owned()
         };
         let cores = std::thread::available_parallelism()?;
+        let stalls = machine::stalls(STALLS_LOOKED, cores.get());
         let git = told(
             "git",
             &["-C", &suite.here.display().to_string(), "describe", "--always", "--dirty"],
@@ -345,6 +348,15 @@ impl Session {
                 told("stat", &["-f", "-c", "%T", &suite.here.display().to_string()])
             ),
             format!("load average before: {}", first("/proc/loadavg", "")),
+            format!(
+                "stalls: before the run, with nothing but a busy thread a processor, the machine let one of them stand still \
+                 for {} ms or longer {} times in {} s, {:.1} % of the time, the longest {:.0} ms",
+                machine::STALL.as_millis(),
+                stalls.count,
+                STALLS_LOOKED.as_secs(),
+                stalls.share * 100.0,
+                stalls.longest.as_secs_f64() * 1000.0
+            ),
             format!(
                 "SimpleDynamo: {}, commit {git}",
                 told(&self.dynamo.display().to_string(), &["--version"])

@@ -22,7 +22,10 @@ use serde::Serialize;
 use simpledynamo_actors::flow::{Filter, request_id};
 use simpledynamo_protocol::recent::OpId;
 use std::{fmt::Write, time::Duration};
-use tokio::{task::spawn_blocking, time::timeout};
+use tokio::{
+    task::{JoinError, spawn_blocking},
+    time::timeout,
+};
 
 /// Requests of each node in the list.
 const REQUESTS_OF_NODE: usize = 40;
@@ -30,6 +33,8 @@ const REQUESTS_OF_NODE: usize = 40;
 const RECORDS_OF_NODE: usize = 4_096;
 /// Clocks of nodes differ; records of others are looked for so much earlier and later, microseconds.
 const SLACK_MICROS: u64 = 1_000_000;
+/// The same where all records of that time are asked for, of which under load there are many.
+const NEAR_MICROS: u64 = 50_000;
 /// How long another node may take.
 const PEER_TIME: Duration = Duration::from_secs(1);
 
@@ -121,12 +126,33 @@ pub(super) async fn request(State(site): State<Site>, Path(id): Path<String>) ->
         path.push_str(&percent(&summary.key));
     }
     let (texts, silent) = gather(&site, &path, || site.node.flow.lines(&filter)).await;
-    let drawn = spawn_blocking(move || read(&texts).story(id).map(|story| diagram(&story)));
-    match drawn.await {
+    let (drawn, silent) = match draw(texts, id).await {
+        // What led to some of it bears neither its name nor its key, as one question of a chain's node to
+        // its tail for many reads: then all that was done in its time is asked for.
+        Ok(Some(drawn)) if !drawn.missing.is_empty() => {
+            let near = SLACK_MICROS - NEAR_MICROS;
+            let (since, until) = (since.saturating_add(near), until - near);
+            let path = format!("/flow?most={RECORDS_OF_NODE}&since={since}&until={until}");
+            let filter = Filter { since, until, most: RECORDS_OF_NODE, ..Filter::default() };
+            let (texts, silent) = gather(&site, &path, || site.node.flow.lines(&filter)).await;
+            match draw(texts, id).await {
+                Ok(Some(fuller)) if fuller.missing.len() < drawn.missing.len() => {
+                    (Ok(Some(fuller)), silent)
+                }
+                _ => (Ok(Some(drawn)), silent),
+            }
+        }
+        other => (other, silent),
+    };
+    match drawn {
         Ok(Some(drawn)) => Json(with_silent(drawn, &silent)).into_response(),
         Ok(None) => forgotten(id),
         Err(_) => broken(),
     }
+}
+
+async fn draw(texts: Vec<String>, id: OpId) -> Result<Option<Diagram>, JoinError> {
+    spawn_blocking(move || read(&texts).story(id).map(|story| diagram(&story))).await
 }
 
 fn with_silent(mut drawn: Diagram, silent: &[u32]) -> Diagram {

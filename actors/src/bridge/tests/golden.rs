@@ -176,7 +176,7 @@ fn traces_have_golden_bytes() {
 }
 
 proptest::proptest! {
-    /// They are written by hand and read by postcard.
+    /// They are written and read by hand.
     #[test]
     fn every_trace_is_what_postcard_makes_of_it(
         (seq, keep, which, node, incarnation, cause) in proptest::prelude::any::<(u64, bool, u8, u32, u64, u64)>(),
@@ -192,6 +192,8 @@ proptest::proptest! {
         let mut frame = BytesMut::new();
         encode(&Missed {}.into(), Some(&trace), &mut frame, 1024).unwrap();
         proptest::prop_assert_eq!(&frame[HEADER_BYTES..], postcard::to_allocvec(&trace).unwrap());
+        let decoded = Decoder::new(1024).decode(&mut frame);
+        proptest::prop_assert_eq!(decoded, Ok(Some(Decoded::Traced(Missed {}.into(), trace))));
     }
 }
 
