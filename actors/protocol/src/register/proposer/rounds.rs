@@ -248,15 +248,18 @@ impl Proposer {
         self.enter(Phase::Querying { ask, have, answers, batch, tally, spared }, now.mono + wait);
     }
 
-    /// Asks those that a query has spared.
+    /// Asks those that a query has spared. Where enough have answered already, and differ, these are
+    /// waited for no longer than any last replica: they may be dead without anybody knowing it yet.
     fn ask_spared(&mut self, now: Now, out: &mut Effects) {
-        let Phase::Querying { ask, have, spared, .. } = &mut self.phase else { return };
+        let Phase::Querying { ask, have, spared, answers, .. } = &mut self.phase else { return };
         let (ask, have, spared) = (*ask, stamp_of(have.as_ref()), std::mem::take(spared));
+        let enough = answers.len() >= self.config.write_quorum;
         for to in spared {
             self.send(to, Query { key: self.key.clone(), ask, have }, out);
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
-        self.enter(phase, now.mono + self.config.round_timeout);
+        let wait = if enough { LAST_REPLICA_WAIT } else { self.config.round_timeout };
+        self.enter(phase, now.mono + wait);
     }
 
     pub(super) fn state(&mut self, now: Now, from: NodeId, got: State, out: &mut Effects) {
