@@ -53,7 +53,7 @@ const TRACE_BYTES_MAX: usize = 10 + 1 + 1 + 5 + 10 + 10;
 
 impl Trace {
     /// In postcard, and how many bytes of it. By hand, as [`Trace::read`] is, because it is done for
-    /// every message: postcard asks the buffer for room three to five times, which costs as much as the message's body.
+    /// every message: postcard asks the buffer for room three to five times.
     fn bytes(&self) -> ([u8; TRACE_BYTES_MAX], usize) {
         let (mut bytes, mut length) = ([0; TRACE_BYTES_MAX], 0);
         let mut number = |mut rest: u64| {

@@ -11,6 +11,9 @@
 //!   it remembers of it and tells the key's replicas ([`Keep`]), which write what they remember of
 //!   the key in that time. What is not in memory any more by then is missing.
 //! - What concerns the node as a whole: starts, suspicions, catch-up.
+//!
+//! **What is not taken down** in mode `Sampled`: that a coordinator asks its own replica, unless the
+//! request is kept from its start ([`Recorder::ask_own`]); the replica's answer is.
 
 use super::{
     files,
