@@ -187,6 +187,29 @@ fn a_round_that_cannot_find_a_quorum_ends_at_once() {
 }
 
 #[test]
+fn a_key_taken_over_is_taken_back_at_once_and_after_a_pause_only_by_who_loses_again() {
+    let mut bench = Bench::accepting();
+    bench.refused(3, B);
+    bench.refused(3, C);
+    assert_eq!(bench.begins, 1, "nobody duels yet");
+    let promise = |from: NodeId| (from, Promise { key: key(), ballot: ballot(6), record: None });
+    for (from, promise) in [promise(ME), promise(B)] {
+        bench.message(4, from, promise);
+    }
+    assert!(bench.sent.iter().all(|(_, message)| matches!(message, Message::Accept(_))));
+    for from in [B, C] {
+        let promised = Ballot { round: 7, node: C };
+        bench.message(5, from, Refused { key: key(), asked: ballot(6), promised });
+    }
+    assert_eq!(bench.begins, 1, "the other is still at it");
+    let back_off = bench.proposer.next_wake().expect("a pause");
+    assert!(back_off > at(5).mono);
+    bench.wake(back_off);
+    assert_eq!(bench.begins, 2);
+    assert!(bench.answers.is_empty());
+}
+
+#[test]
 fn a_vote_counts_after_a_late_no_vote_to_the_prepare_of_the_same_ballot() {
     let mut bench = Bench::accepting();
     bench.no_vote(1, C, 1);

@@ -17,7 +17,8 @@
 //!   Beginning ──► Preparing ◄───────┴───────────────────── Backing off
 //! ```
 //!
-//! Any refusal or silence gives the ballot up; a (ballot, version) is never used for a second
+//! Any refusal or silence gives the ballot up (the first refusal of an accept goes back to Beginning
+//! without a pause); a (ballot, version) is never used for a second
 //! content. Time decides only when to try again. Source: register.md, "Messages and rules".
 //!
 //! Caveat: a request that was part of an accept which found no quorum stays *proposed*: if no later

@@ -417,11 +417,14 @@ impl Proposer {
         }
     }
 
-    /// Drops the ballot, puts the requests back and pauses for a random moment.
+    /// Drops the ballot and puts the requests back. Who is refused under a ballot that it owned begins
+    /// a new one at once: whoever took the key over is most likely done with it, as after a hedged
+    /// request. Otherwise, as who loses again, it pauses for a random moment.
     fn give_up(&mut self, now: Now, out: &mut Effects) {
         if let Some((kind, ballot)) = self.phase.round() {
             out.push(Effect::Note(Note::GivenUp { kind, ballot }));
         }
+        let taken_over = matches!(self.phase, Phase::Accepting { lost: true, .. });
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Accepting { served, .. } => {
                 self.known = super::Known::default();
@@ -440,6 +443,9 @@ impl Proposer {
             return;
         }
         self.lost = self.lost.saturating_add(1);
+        if taken_over && self.lost == 1 {
+            return self.advance(now, out);
+        }
         let span = self.backoff();
         out.push(Effect::Note(Note::BackOff { span }));
         self.enter(Phase::BackingOff, now.mono + span);
