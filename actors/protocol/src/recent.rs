@@ -12,7 +12,8 @@
 
 use crate::{command::Reply, ring::NodeId};
 use serde::{Deserialize, Serialize};
-use std::fmt;
+use smallvec::SmallVec;
+use std::{fmt, sync::Arc};
 
 /// Bytes of stored results in one record: a frame (2 MiB) less the largest value (1 MiB), the
 /// largest key (64 KiB) and as much again for everything else.
@@ -57,10 +58,12 @@ pub enum Seen {
     Stale,
 }
 
-/// The exactly-once records of one key, one entry a router that ever wrote it.
+/// The exactly-once records of one key, one entry a router that ever wrote it. Shared by all copies
+/// of a record until one of them notes something: a write copies its record a dozen times between
+/// coordinator, messages, store and caches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Recent {
-    routers: Vec<RouterMemory>,
+    routers: Arc<Vec<RouterMemory>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,7 +71,8 @@ struct RouterMemory {
     router: NodeId,
     incarnation: u64,
     done_below: u64,
-    results: Vec<(u64, Option<Reply>)>,
+    /// Nearly always one: the router's last operation on the key.
+    results: SmallVec<[(u64, Option<Reply>); 1]>,
 }
 
 impl Recent {
@@ -98,7 +102,8 @@ impl Recent {
         }
         let kept = self.results_bytes() + RESULT_BYTES + reply.size() <= RESULTS_BYTES_MAX;
         let result = (op.seq, kept.then(|| reply.clone()));
-        if let Some(memory) = self.routers.iter_mut().find(|memory| memory.router == op.router) {
+        let mut routers = Arc::make_mut(&mut self.routers).iter_mut();
+        if let Some(memory) = routers.find(|memory| memory.router == op.router) {
             memory.results.push(result);
         }
     }
@@ -148,11 +153,12 @@ impl Recent {
             router: op.router,
             incarnation: op.incarnation,
             done_below,
-            results: Vec::new(),
+            results: SmallVec::new(),
         };
-        let known = self.routers.iter_mut().find(|memory| memory.router == op.router);
+        let routers = Arc::make_mut(&mut self.routers);
+        let known = routers.iter_mut().find(|memory| memory.router == op.router);
         match known {
-            None => self.routers.push(fresh),
+            None => routers.push(fresh),
             Some(memory) if memory.incarnation < op.incarnation => *memory = fresh,
             Some(memory) if memory.incarnation > op.incarnation => {}
             Some(memory) => {

@@ -1,7 +1,7 @@
 //! What waits for the writer: a bounded queue of its work, by count and by bytes.
 //!
-//! Work carries the time at which it was handed in, for chains, and what flow records name as its
-//! cause. What the queue does not take goes back to who handed it in, who refuses it or keeps it.
+//! For chains work carries the time at which it was handed in; all work has what flow records name as
+//! its cause. What the queue does not take goes back to who handed it in, who refuses it or keeps it.
 
 use super::Part;
 use crate::{clock::Clock, flow::Cause};
@@ -93,7 +93,7 @@ impl Work {
         }
     }
 
-    pub(super) fn bytes(&self) -> usize {
+    fn bytes(&self) -> usize {
         let record = |record: &Record| {
             64 + record.datum.value().map_or(0, |value| value.len()) + record.recent.bytes()
         };
@@ -142,16 +142,26 @@ pub struct Shared {
     pub waiting: AtomicUsize,
 }
 
+/// Work in the queue.
+pub(super) struct Queued {
+    /// Chains: when it was handed in. An acceptor asks no clock, and none is read for it.
+    pub(super) now: Now,
+    /// [`Work::bytes`], counted once.
+    pub(super) bytes: usize,
+    /// It.
+    pub(super) work: Work,
+}
+
 /// The way to the writer; bounded.
 pub struct Queue {
-    sender: Sender<(Now, Work)>,
-    clock: Clock,
+    sender: Sender<Queued>,
+    clock: Option<Clock>,
     shared: Arc<Shared>,
 }
 
 impl Queue {
-    /// A queue, what is seen of its length, and its end at the writer.
-    pub(super) fn new(clock: Clock) -> (Queue, Arc<Shared>, Receiver<(Now, Work)>) {
+    /// A queue, what is seen of its length, and its end at the writer. The clock is for chains.
+    pub(super) fn new(clock: Option<Clock>) -> (Queue, Arc<Shared>, Receiver<Queued>) {
         let shared = Arc::new(Shared::default());
         let (sender, receiver) = channel(QUEUE_OPERATIONS);
         (Queue { sender, clock, shared: shared.clone() }, shared, receiver)
@@ -168,11 +178,13 @@ impl Queue {
         }
         self.shared.waiting.fetch_add(bytes, Ordering::Relaxed);
         self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        self.sender.try_send((self.clock.now(), work)).map_err(|turned| {
+        let now = self.clock.as_ref().map(Clock::now).unwrap_or_default();
+        let queued = Queued { now, bytes, work };
+        self.sender.try_send(queued).map_err(|turned| {
             self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-            let (TrySendError::Full((_, work)) | TrySendError::Closed((_, work))) = turned;
-            Box::new(Turned { work, reason: Reason::Overloaded })
+            let (TrySendError::Full(queued) | TrySendError::Closed(queued)) = turned;
+            Box::new(Turned { work: queued.work, reason: Reason::Overloaded })
         })
     }
 }

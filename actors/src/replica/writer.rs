@@ -12,7 +12,7 @@ use super::{
     Committed, Out, Part, Replica, askers,
     chain::Chains,
     listing,
-    queue::{Queue, Shared, Work},
+    queue::{Queue, Queued, Shared, Work},
     waited,
 };
 use crate::{
@@ -117,7 +117,7 @@ pub struct Writer {
     ring: Ring,
     digests: Digests,
     shared: Arc<Shared>,
-    receiver: Receiver<(Now, Work)>,
+    receiver: Receiver<Queued>,
     /// When what is being done was handed in.
     now: Now,
     fatal: Fatal,
@@ -173,7 +173,8 @@ impl Writer {
             digests.add_row(&row);
             std::ops::ControlFlow::Continue(())
         })?;
-        let (queue, shared, receiver) = Queue::new(clock);
+        let (queue, shared, receiver) =
+            Queue::new(matches!(voice, Voice::Chains(_)).then_some(clock));
         let batch = Batch::default();
         let mut writer = Writer {
             voice,
@@ -230,18 +231,17 @@ impl Writer {
     }
 
     /// Takes one batch out of the queue; the acceptor decides.
-    fn gather(&mut self, first: (Now, Work)) -> Result<(), StoreError> {
+    fn gather(&mut self, first: Queued) -> Result<(), StoreError> {
         let (mut operations, mut bytes) = (0, 0);
         self.batch.gathered = self.time();
         self.batch.latest = Origin::from(Cause::NONE);
         let mut next = Some(first);
-        while let Some((now, work)) = next.take() {
-            self.now = now;
-            let size = work.bytes();
-            self.shared.waiting.fetch_sub(size, Ordering::Relaxed);
+        while let Some(queued) = next.take() {
+            self.now = queued.now;
+            self.shared.waiting.fetch_sub(queued.bytes, Ordering::Relaxed);
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-            (operations, bytes) = (operations + 1, bytes + size);
-            self.step(work)?;
+            (operations, bytes) = (operations + 1, bytes + queued.bytes);
+            self.step(queued.work)?;
             if operations < BATCH_OPERATIONS && bytes < BATCH_BYTES {
                 next = self.receiver.try_recv().ok();
             }

@@ -6,12 +6,11 @@
 //! and fills the reservation only if no commit has taken it since (`quick_cache`'s guards; that, a
 //! bound in bytes, and eviction that scans do not spoil are why it was chosen).
 //!
-//! Caveats: bytes are those of the encoded records, plus a constant an entry; a record above an
+//! Caveats: bytes are those of key, value and results, plus a constant an entry; a record above an
 //! eighth of the whole is not cached. What is evicted depends only on the order of calls and the seed. After a failed commit the cache may be
 //! behind the disk: the node stops then.
 
 use super::{Durability, Meta, Store, StoreError};
-use postcard::ser_flavors::Size;
 use quick_cache::{
     OptionsBuilder, Weighter,
     sync::{Cache, DefaultLifecycle, GuardResult},
@@ -28,7 +27,7 @@ use std::{
     sync::Arc,
 };
 
-/// What an entry costs beside its encoded bytes, about: structures here and in the cache.
+/// What an entry costs beside these bytes, about: structures here and in the cache.
 const ENTRY_BYTES: usize = 256;
 /// Parts with a lock each; two threads use the cache.
 const SHARDS: usize = 4;
@@ -56,8 +55,7 @@ struct Entry {
 impl Entry {
     fn new(key: &Key, cached: Cached) -> Entry {
         let record = cached.as_deref().map_or(0, |record| {
-            // Counts without writing; a record that cannot be encoded cannot be stored either.
-            postcard::serialize_with_flavor(record, Size::default()).unwrap_or(0)
+            record.datum.value().map_or(0, |value| value.len()) + record.recent.bytes()
         });
         Entry { cached, bytes: (ENTRY_BYTES + key.len() + record) as u64 }
     }

@@ -17,7 +17,9 @@ use super::{
     DataDir, Durability, Meta, Store, StoreError, chain_row, directory, journal,
     row::{self, ABSENT_FLOOR, CEILING, Damage},
 };
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, LsmError, PersistMode, Readable};
+use fjall::{
+    Database, Keyspace, KeyspaceCreateOptions, LsmError, OwnedWriteBatch, PersistMode, Readable,
+};
 use simpledynamo_protocol::{
     chain,
     effect::Write,
@@ -216,7 +218,8 @@ impl Store for EngineStore {
         if rows.is_empty() {
             return self.database.persist(mode).map_err(|e| self.error("write", e));
         }
-        let mut engine_batch = self.database.batch().durability(Some(mode));
+        let engine_batch = OwnedWriteBatch::with_capacity(self.database.clone(), rows.len());
+        let mut engine_batch = engine_batch.durability(Some(mode));
         for (row_key, value) in rows {
             match value {
                 Some(value) => engine_batch.insert(&self.rows, row_key, value),
