@@ -3,10 +3,11 @@
 //! Files are `flow/INCARNATION-NUMBER.jsonl` in the node's directory, so that their names' order is the
 //! order in which they were written. Together they stay within the bound: the eldest go first, those
 //! of earlier lives too. The thread is woken when there is something to write and then waits
-//! [`GATHER`], so that under load many records share a wake-up and a system call. Nothing is synced:
-//! what was written survives the process, not the machine.
+//! [`GATHER`], where everything is recorded [`GATHER_ALL`], so that under load many records share a
+//! wake-up and a system call. Nothing is synced: what was written survives the process, not the
+//! machine.
 //!
-//! Caveat: a process that is killed loses what it gathered, at most [`GATHER`] and the time of one
+//! Caveat: a process that is killed loses what it gathered, at most that time and the time of one
 //! write.
 
 use super::{
@@ -25,8 +26,11 @@ use std::{
 
 /// The directory beside a node's data.
 pub const DIRECTORY: &str = "flow";
-/// How long records gather before they are written.
-pub const GATHER: Duration = Duration::from_millis(10);
+/// How long records gather before they are written: where some requests are, a wake-up costs more
+/// than writing a request down, and twenty a second are enough.
+pub const GATHER: Duration = Duration::from_millis(50);
+/// The same where everything is recorded: much comes in that time, and a killed node loses it.
+pub const GATHER_ALL: Duration = Duration::from_millis(10);
 /// Files that share the bound: one is deleted at a time.
 const PARTS: u64 = 8;
 
@@ -35,13 +39,14 @@ pub(super) fn spawn(
     shared: Arc<Shared>,
     directory: PathBuf,
     bytes: u64,
+    gather: Duration,
 ) -> io::Result<JoinHandle<()>> {
     fs::create_dir_all(&directory)?;
     let mut files = Files { directory, bytes, part: None, number: 0 };
     std::thread::Builder::new().name("flow".to_owned()).spawn(move || {
         let (mut batch, mut text) = (Vec::new(), Vec::new());
         let mut refused = false;
-        while let Some((records, missed)) = next(&shared, std::mem::take(&mut batch)) {
+        while let Some((records, missed)) = next(&shared, gather, std::mem::take(&mut batch)) {
             text.clear();
             for record in &records {
                 line::write(record, shared.node.0, shared.incarnation, &mut text);
@@ -66,12 +71,12 @@ pub(super) fn spawn(
 }
 
 /// Waits for records; none when the recorder is closed and all is written.
-fn next(shared: &Shared, emptied: Vec<Record>) -> Option<(Vec<Record>, u64)> {
+fn next(shared: &Shared, gather: Duration, emptied: Vec<Record>) -> Option<(Vec<Record>, u64)> {
     let lock = shared.memory.lock().unwrap_or_else(PoisonError::into_inner);
     let idle = shared.wake.wait_while(lock, |memory| !memory.has_pending() && !memory.closing);
     let memory = idle.unwrap_or_else(PoisonError::into_inner);
     // A recorder that is closing is not waited for.
-    let gathered = shared.wake.wait_timeout_while(memory, GATHER, |memory| !memory.closing);
+    let gathered = shared.wake.wait_timeout_while(memory, gather, |memory| !memory.closing);
     let (mut memory, _) = gathered.unwrap_or_else(PoisonError::into_inner);
     if !memory.has_pending() {
         return None;

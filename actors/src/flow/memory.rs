@@ -91,28 +91,34 @@ impl Memory {
         }
     }
 
-    /// Takes a record down; gives its number, and whether the writer has to be woken.
-    pub(super) fn take(
-        &mut self,
-        mono: u64,
-        all: bool,
-        fill: impl FnOnce(&mut Draft<'_>, u64),
-    ) -> (u64, bool) {
+    /// Makes room for a record, which then is to be filled in ([`Memory::draft`]) and closed
+    /// ([`Memory::close`]); gives its number. Three steps, so that only the filling in is compiled
+    /// for each place that takes records down: what is common stays in the nearest cache.
+    pub(super) fn open(&mut self, mono: u64) -> u64 {
         self.seq += 1;
-        let seq = self.seq;
         if self.staged.len() == STAGED_MAX {
             self.settle();
         }
         self.counts.recorded += 1;
         self.staged.push(Packed::at(mono));
-        let Some(packed) = self.staged.last_mut() else { return (seq, false) };
-        fill(&mut Draft { packed, tables: &mut self.tables }, seq);
+        self.seq
+    }
+
+    /// The record that was opened last.
+    pub(super) fn draft(&mut self) -> Option<Draft<'_>> {
+        let packed = self.staged.last_mut()?;
+        Some(Draft { packed, tables: &mut self.tables })
+    }
+
+    /// Ends what [`Memory::open`] began; whether the writer has to be woken.
+    pub(super) fn close(&mut self, all: bool) -> bool {
+        let Some(packed) = self.staged.last_mut() else { return false };
         packed.keep |= all;
         if !packed.keep {
-            return (seq, false);
+            return false;
         }
-        let record = packed.unpack(seq, &self.tables, self.offset);
-        (seq, self.hand_over(record))
+        let record = packed.unpack(self.seq, &self.tables, self.offset);
+        self.hand_over(record)
     }
 
     /// Moves what is staged to the ring. Readers do it first and then look at the ring alone.

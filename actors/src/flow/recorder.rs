@@ -138,12 +138,15 @@ impl Recorder {
             wake: Condvar::new(),
             directory: directory.map(Path::to_path_buf),
         });
+        let all = settings.mode == FlowMode::All;
+        let gather = if all { files::GATHER_ALL } else { files::GATHER };
         let bytes = settings.file_bytes;
-        let writer = directory.map(|at| files::spawn(shared.clone(), at.to_path_buf(), bytes));
+        let spawn = |at: &Path| files::spawn(shared.clone(), at.to_path_buf(), bytes, gather);
+        let writer = directory.map(spawn);
         let recorder = Recorder(Rc::new(Inner {
             shared: Some(shared),
             clock,
-            all: settings.mode == FlowMode::All,
+            all,
             slow: u64::try_from(settings.slow.as_micros()).unwrap_or(u64::MAX),
             one_in: settings.one_in,
             requests: Cell::default(),
@@ -195,18 +198,33 @@ impl Recorder {
     }
 
     fn record_at(&self, shared: &Shared, fill: impl FnOnce(&mut Draft<'_>, u64)) -> u64 {
+        let (mut memory, seq) = self.open(shared);
+        if let Some(mut draft) = memory.draft() {
+            fill(&mut draft, seq);
+        }
+        self.close(shared, memory);
+        seq
+    }
+
+    #[inline(never)]
+    fn open<'a>(&self, shared: &'a Shared) -> (MutexGuard<'a, Memory>, u64) {
         let mono = self.now();
         let mut memory = shared.lock();
         if mono >= memory.anchored {
             memory.anchored = mono + ANCHOR_EVERY;
             memory.offset = self.0.clock.wall_micros().wrapping_sub(mono);
         }
-        let (seq, wake) = memory.take(mono, self.0.all, fill);
+        let seq = memory.open(mono);
+        (memory, seq)
+    }
+
+    #[inline(never)]
+    fn close(&self, shared: &Shared, mut memory: MutexGuard<'_, Memory>) {
+        let wake = memory.close(self.0.all);
         drop(memory);
         if wake {
             shared.wake.notify_all();
         }
-        seq
     }
 
     /// Has `transmit` send `message` to a node, with the trace that is to travel with it, and takes
