@@ -45,7 +45,7 @@ const TICK: Duration = Duration::from_millis(5);
 /// before timers run, so a flood of messages does it too.
 const STOOD_STILL: Duration = Duration::from_millis(25);
 
-/// A coordinator that was not used for this long, to twice this long, is ended: it pins its value.
+/// A coordinator that was not used for about this long, to twice this long, is ended: it pins its value.
 const IDLE_FOR: Duration = Duration::from_secs(5);
 
 /// A round is given up after so many request time-outs. It ends early with any two of three replicas,
@@ -160,8 +160,9 @@ pub struct Router {
     incarnation: u64,
     next_asker: u64,
     last_tick: Time,
-    /// Microseconds, summed over coordinators, for which none was looked at.
-    unlooked: u64,
+    /// The present pass over the coordinators: how many there were at its begin, and since when it is
+    /// under way.
+    pass: (usize, Duration),
     figures: Figures,
 }
 
@@ -199,7 +200,7 @@ impl Router {
             incarnation,
             next_asker: FIRST_COORDINATOR,
             last_tick: Time::default(),
-            unlooked: 0,
+            pass: (0, Duration::ZERO),
             figures: Figures::default(),
             settings,
         }
@@ -353,6 +354,7 @@ impl Router {
             write_quorum: self.settings.write_quorum,
             round_timeout: self.settings.request_timeout * ROUND,
             value_bytes_max: self.settings.limits.value_bytes,
+            contended: false,
         };
         let ask = Ask { incarnation: self.incarnation, asker: self.next_asker, n: 0 };
         self.next_asker += 1;
@@ -374,15 +376,19 @@ impl Router {
         self.retire(over.min(2), 2 * self.settings.limits.coordinators);
     }
 
-    /// Looks at the share of the coordinators that falls on this span of time, each once in
-    /// [`IDLE_FOR`]. All at once, thousands of them would end in one go and hold up every request for
-    /// some 6 to 20 ms.
+    /// Looks at the share of the coordinators that falls on this span of time: in [`IDLE_FOR`] at all
+    /// that there were at its begin. All at once, thousands of them would end in one go and hold up
+    /// every request for some 6 to 20 ms.
     fn retire_idle(&mut self, span: Duration) {
-        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
-        self.unlooked += micros(span).saturating_mul(self.retire_order.len() as u64);
-        let looks = self.unlooked / micros(IDLE_FOR);
-        self.unlooked %= micros(IDLE_FOR);
-        self.retire(usize::MAX, usize::try_from(looks).unwrap_or(usize::MAX));
+        let (count, before) = self.pass;
+        let after = (before + span).min(IDLE_FOR);
+        let due = |at: Duration| {
+            let due = count as u128 * at.as_micros() / IDLE_FOR.as_micros();
+            usize::try_from(due).unwrap_or(usize::MAX)
+        };
+        self.retire(usize::MAX, due(after) - due(before));
+        let over = after == IDLE_FOR;
+        self.pass = if over { (self.retire_order.len(), Duration::ZERO) } else { (count, after) };
     }
 
     /// Asks up to `most` coordinators to end that were not used since they were last looked at;

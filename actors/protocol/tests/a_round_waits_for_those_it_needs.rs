@@ -80,6 +80,7 @@ impl Bench {
             write_quorum: 2,
             round_timeout: ROUND,
             value_bytes_max: 1 << 20,
+            contended: false,
         };
         let proposer = Proposer::new(key(), config, known, Ask::default(), 7);
         Bench { proposer, sent: Vec::new(), begins: 0, answers: Vec::new() }
@@ -147,6 +148,30 @@ impl Bench {
         self.message(ms, from, Refused { key: key(), asked: ballot(1), promised });
     }
 
+    /// Its accept of this ballot is refused; whether it begins a new one at once.
+    fn taken_over(&mut self, round: u64) -> bool {
+        let (begun, asked) = (self.begins, ballot(round));
+        for from in [B, C] {
+            let promised = Ballot { round, node: C };
+            self.message(5, from, Refused { key: key(), asked, promised });
+        }
+        self.begins > begun
+    }
+
+    /// It owns this ballot and its write is accepted; the next one is under way.
+    fn succeeds(&mut self, round: u64) {
+        for from in [ME, B] {
+            self.message(5, from, Promise { key: key(), ballot: ballot(round), record: None });
+        }
+        for from in [ME, B] {
+            let stamp = Stamp { ballot: ballot(round), version: 1 };
+            self.message(5, from, Accepted { key: key(), stamp });
+        }
+        assert!(self.proposer.is_idle());
+        let op = OpId { router: ROUTER, incarnation: 1, seq: round };
+        self.request(5, Request { op, ..request(2_000) });
+    }
+
     fn accepted(&mut self, ms: u64, from: NodeId) {
         let stamp = Stamp { ballot: ballot(1), version: 1 };
         self.message(ms, from, Accepted { key: key(), stamp });
@@ -207,6 +232,18 @@ fn a_key_taken_over_is_taken_back_at_once_and_after_a_pause_only_by_who_loses_ag
     bench.wake(back_off);
     assert_eq!(bench.begins, 2);
     assert!(bench.answers.is_empty());
+}
+
+#[test]
+fn who_takes_a_key_back_is_not_eager_again_after_one_success() {
+    let mut bench = Bench::accepting();
+    assert!(bench.taken_over(1), "taken back at once");
+    bench.succeeds(2);
+    assert!(!bench.taken_over(2), "it pauses: this is a duel");
+    let back_off = bench.proposer.next_wake().expect("a pause");
+    bench.wake(back_off);
+    bench.succeeds(3);
+    assert!(!bench.taken_over(3), "and still");
 }
 
 #[test]

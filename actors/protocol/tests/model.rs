@@ -144,6 +144,7 @@ impl Model for Scenario {
             // Any moment is late enough.
             round_timeout: Duration::ZERO,
             value_bytes_max: 64,
+            contended: false,
         };
         let ask = Ask { incarnation: 1, asker: 1, n: 0 };
         let voter = |id| Acceptor::new(id, Durable::default(), Standing::Voter);

@@ -90,6 +90,7 @@ impl Node {
             write_quorum: 2,
             round_timeout: Duration::from_millis(100),
             value_bytes_max: 1 << 20,
+            contended: false,
         };
         self.proposers
             .entry(key.clone())

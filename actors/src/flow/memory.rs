@@ -1,7 +1,7 @@
 //! What a recorder keeps: recent records in a ring of bounded size, and those to be written.
 //!
 //! Behind a mutex that is hardly ever contended: the node's one thread records, the writer thread
-//! takes what is to be written some fifty times a second, http reads now and then.
+//! takes what is to be written up to a hundred times a second, http reads now and then.
 //!
 //! A record is first put down beside the ring and moved there with others of its time
 //! ([`STAGED_MAX`]): the place in the ring has left the caches since it was last used, and giving the

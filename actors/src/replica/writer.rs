@@ -118,7 +118,7 @@ pub struct Writer {
     digests: Digests,
     shared: Arc<Shared>,
     receiver: Receiver<Queued>,
-    /// When what is being done was handed in.
+    /// Chains: when what is being done was handed in.
     now: Now,
     fatal: Fatal,
     batch: Batch,

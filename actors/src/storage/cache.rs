@@ -6,7 +6,7 @@
 //! and fills the reservation only if no commit has taken it since (`quick_cache`'s guards; that, a
 //! bound in bytes, and eviction that scans do not spoil are why it was chosen).
 //!
-//! Caveats: bytes are those of key, value and results, plus a constant an entry; a record above an
+//! Caveats: bytes are those of key, value and exactly-once results, plus a constant an entry; a record above an
 //! eighth of the whole is not cached. What is evicted depends only on the order of calls and the seed. After a failed commit the cache may be
 //! behind the disk: the node stops then.
 
@@ -27,7 +27,7 @@ use std::{
     sync::Arc,
 };
 
-/// What an entry costs beside these bytes, about: structures here and in the cache.
+/// What an entry costs beside key, value and results, about: structures here and in the cache.
 const ENTRY_BYTES: usize = 256;
 /// Parts with a lock each; two threads use the cache.
 const SHARDS: usize = 4;

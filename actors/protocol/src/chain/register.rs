@@ -61,6 +61,8 @@ impl Register {
             write_quorum: majority,
             round_timeout: core.settings.request_timeout,
             value_bytes_max: usize::MAX,
+            // All members of a chain miss a dead one at the same moment.
+            contended: true,
         };
         let ask = Ask { n: u64::from(id.0) << 32, ..core.ask() };
         let seed = core.incarnation << 32 ^ u64::from(core.me.0) << 8 ^ u64::from(id.0);

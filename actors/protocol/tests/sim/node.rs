@@ -457,6 +457,7 @@ impl Node {
             write_quorum: quorum,
             round_timeout: self.setup.round_timeout,
             value_bytes_max: self.setup.value_bytes_max,
+            contended: false,
         };
         let ask = self.ask();
         let seed = u64::from(self.id.0) << 32 | ask.asker;

@@ -17,8 +17,8 @@
 //!   Beginning ──► Preparing ◄───────┴───────────────────── Backing off
 //! ```
 //!
-//! Any refusal or silence gives the ballot up (the first refusal of an accept goes back to Beginning
-//! without a pause); a (ballot, version) is never used for a second
+//! Any refusal or silence gives the ballot up. An accept that is refused where nothing was lost lately
+//! is followed by the next round without a pause, see [`Config::contended`]; a (ballot, version) is never used for a second
 //! content. Time decides only when to try again. Source: register.md, "Messages and rules".
 //!
 //! Caveat: a request that was part of an accept which found no quorum stays *proposed*: if no later
@@ -47,11 +47,15 @@ pub const QUEUE_MAX: usize = 4_096;
 /// only behind answers well within; one that is gone costs this once.
 pub const LAST_REPLICA_WAIT: Duration = Duration::from_millis(10);
 
-/// The first back-off after a duel is at most this; it doubles to [`BACKOFF_MAX`].
+/// A back-off is at most this, doubled for each lost round that was not followed by a round that went
+/// well, up to [`BACKOFF_MAX`].
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(2);
 
 /// The longest back-off.
 pub const BACKOFF_MAX: Duration = Duration::from_millis(64);
+
+/// Lost rounds that are remembered: so many make the longest back-off.
+const LOST_MAX: u32 = 5;
 
 /// What a coordinator goes by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -68,6 +72,9 @@ pub struct Config {
     pub round_timeout: Duration,
     /// The largest value a command may make, bytes.
     pub value_bytes_max: usize,
+    /// Whether several nodes propose at one moment as a rule: then whoever is refused pauses. Else a
+    /// first refusal says no more than that the key was taken over once.
+    pub contended: bool,
 }
 
 /// What a coordinator knows of its key and is worth keeping while nobody asks.
@@ -104,7 +111,7 @@ pub struct Proposer {
     until: Time,
     /// Larger than any round met.
     above: u64,
-    /// Rounds lost in a row.
+    /// Rounds lost lately: each that goes well makes good for one.
     lost: u32,
     /// Queries ask no more than they need.
     thrifty: bool,
@@ -311,7 +318,7 @@ impl Proposer {
         self.seed ^= self.seed << 13;
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
-        let most = BACKOFF_FIRST.saturating_mul(1 << self.lost.min(5)).min(BACKOFF_MAX);
+        let most = BACKOFF_FIRST.saturating_mul(1 << self.lost.min(LOST_MAX)).min(BACKOFF_MAX);
         let micros = u64::try_from(most.as_micros()).unwrap_or(1).max(1);
         Duration::from_micros(1 + self.seed % micros)
     }

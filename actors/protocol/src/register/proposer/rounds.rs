@@ -1,7 +1,7 @@
 //! The rounds of a coordinator: begin, prepare, accept, query.
 
 use super::{
-    LAST_REPLICA_WAIT, Proposer, Waiting,
+    LAST_REPLICA_WAIT, LOST_MAX, Proposer, Waiting,
     fold::{FOLD_MAX, Fold, Served},
 };
 use crate::{
@@ -210,7 +210,7 @@ impl Proposer {
         };
         out.push(Effect::Note(Note::Quorum { kind: RoundKind::Accept, stamp }));
         self.known.chosen = true;
-        self.lost = 0;
+        self.lost = self.lost.saturating_sub(1);
         if lost {
             self.known.owned = None;
         }
@@ -295,7 +295,7 @@ impl Proposer {
         }
         self.known.record = state;
         self.known.chosen = true;
-        self.lost = 0;
+        self.lost = self.lost.saturating_sub(1);
         let mut batch = batch.into_iter();
         let mut back = Vec::new();
         for mut waiting in batch.by_ref() {
@@ -417,9 +417,9 @@ impl Proposer {
         }
     }
 
-    /// Drops the ballot and puts the requests back. Who is refused under a ballot that it owned begins
-    /// a new one at once: whoever took the key over is most likely done with it, as after a hedged
-    /// request. Otherwise, as who loses again, it pauses for a random moment.
+    /// Drops the ballot and puts the requests back. Where an accept was refused and nothing was lost
+    /// lately, it goes on at once: whoever took the key over, with a hedged request as a rule, is most
+    /// likely done with it. Otherwise it pauses for a random moment.
     fn give_up(&mut self, now: Now, out: &mut Effects) {
         if let Some((kind, ballot)) = self.phase.round() {
             out.push(Effect::Note(Note::GivenUp { kind, ballot }));
@@ -442,10 +442,13 @@ impl Proposer {
         if self.queue.is_empty() {
             return;
         }
-        self.lost = self.lost.saturating_add(1);
-        if taken_over && self.lost == 1 {
+        if taken_over && self.lost == 0 && !self.config.contended {
+            // Two, so that one success does not make it as eager again: that would be a duel without
+            // a pause.
+            self.lost = 2;
             return self.advance(now, out);
         }
+        self.lost = (self.lost + 1).min(LOST_MAX);
         let span = self.backoff();
         out.push(Effect::Note(Note::BackOff { span }));
         self.enter(Phase::BackingOff, now.mono + span);
