@@ -46,7 +46,7 @@ const TICK: Duration = Duration::from_millis(5);
 const STOOD_STILL: Duration = Duration::from_millis(25);
 
 /// A coordinator that was not used for about this long, to twice this long, is ended: it pins its value.
-const IDLE_FOR: Duration = Duration::from_secs(5);
+const IDLE_FOR: Duration = Duration::from_secs(2);
 
 /// A round is given up after so many request time-outs. It ends early with any two of three replicas,
 /// so only an overload or a double failure makes it wait; under an overload giving up the round

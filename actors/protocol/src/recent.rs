@@ -158,7 +158,11 @@ impl Recent {
         let routers = Arc::make_mut(&mut self.routers);
         let known = routers.iter_mut().find(|memory| memory.router == op.router);
         match known {
-            None => routers.push(fresh),
+            None => {
+                // Copies share this memory, for as long as the key is cached anywhere.
+                routers.reserve_exact(1);
+                routers.push(fresh);
+            }
             Some(memory) if memory.incarnation < op.incarnation => *memory = fresh,
             Some(memory) if memory.incarnation > op.incarnation => {}
             Some(memory) => {
