@@ -7,7 +7,7 @@
 //! ordered by deadline, those of the coordinators.
 
 use crate::{
-    coordinator::{Coordinator, Forget, Retire, Take, Wake, Ways},
+    coordinator::{Coordinator, Forget, Take, Wake, Ways},
     detector::{Detector, Heard, StandingChanged, TimedOut},
     flow::Cause,
     known::KnownCache,
@@ -36,6 +36,7 @@ use std::{
 use tokio::sync::oneshot;
 
 mod due;
+mod retire;
 mod story;
 
 /// How often time-outs are looked for. A retry is late by half of it on average.
@@ -44,9 +45,6 @@ const TICK: Duration = Duration::from_millis(5);
 /// A tick later than this means that this process was stopped, or starved: mailboxes are drained
 /// before timers run, so a flood of messages does it too.
 const STOOD_STILL: Duration = Duration::from_millis(25);
-
-/// A coordinator that was not used for about this long, to twice this long, is ended: it pins its value.
-const IDLE_FOR: Duration = Duration::from_secs(2);
 
 /// A round is given up after so many request time-outs. It ends early with any two of three replicas,
 /// so only an overload or a double failure makes it wait; under an overload giving up the round
@@ -367,55 +365,6 @@ impl Router {
         #[cfg(feature = "broken-rules")]
         let coordinator = coordinator.tampered(tampered, ask);
         coordinator.start()
-    }
-
-    /// Keeps the number of coordinators within its bound: those longest unused are asked to end.
-    fn retire_some(&mut self) {
-        let over = self.retire_order.len().saturating_sub(self.settings.limits.coordinators);
-        // One more than came in, so that a burst is worked off.
-        self.retire(over.min(2), 2 * self.settings.limits.coordinators);
-    }
-
-    /// Looks at the share of the coordinators that falls on this span of time: in [`IDLE_FOR`] at all
-    /// that there were at its begin. All at once, thousands of them would end in one go and hold up
-    /// every request for some 6 to 20 ms.
-    fn retire_idle(&mut self, span: Duration) {
-        let (count, before) = self.pass;
-        let after = (before + span).min(IDLE_FOR);
-        let due = |at: Duration| {
-            let due = count as u128 * at.as_micros() / IDLE_FOR.as_micros();
-            usize::try_from(due).unwrap_or(usize::MAX)
-        };
-        self.retire(usize::MAX, due(after) - due(before));
-        let over = after == IDLE_FOR;
-        self.pass = if over { (self.retire_order.len(), Duration::ZERO) } else { (count, after) };
-    }
-
-    /// Asks up to `most` coordinators to end that were not used since they were last looked at;
-    /// looks at up to `looks`.
-    fn retire(&mut self, most: usize, looks: usize) {
-        let mut retired = 0;
-        for _ in 0..looks.min(self.retire_order.len()) {
-            if retired == most {
-                return;
-            }
-            let Some(key) = self.retire_order.pop_front() else { return };
-            match self.coordinators.get_mut(&key) {
-                Some(Entry::Alive { used, .. }) if *used => {
-                    *used = false;
-                    self.retire_order.push_back(key);
-                }
-                Some(entry) => {
-                    if let Entry::Alive { addr, .. } = entry {
-                        let addr = addr.clone();
-                        addr.do_send(Retire);
-                        *entry = Entry::Retiring { addr, held: Vec::new() };
-                        retired += 1;
-                    }
-                }
-                None => {}
-            }
-        }
     }
 
     /// An answer of `from`.

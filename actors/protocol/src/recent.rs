@@ -12,7 +12,6 @@
 
 use crate::{command::Reply, ring::NodeId};
 use serde::{Deserialize, Serialize};
-use smallvec::SmallVec;
 use std::{fmt, sync::Arc};
 
 /// Bytes of stored results in one record: a frame (2 MiB) less the largest value (1 MiB), the
@@ -72,7 +71,7 @@ struct RouterMemory {
     incarnation: u64,
     done_below: u64,
     /// Nearly always one: the router's last operation on the key.
-    results: SmallVec<[(u64, Option<Reply>); 1]>,
+    results: Vec<(u64, Option<Reply>)>,
 }
 
 impl Recent {
@@ -104,6 +103,9 @@ impl Recent {
         let result = (op.seq, kept.then(|| reply.clone()));
         let mut routers = Arc::make_mut(&mut self.routers).iter_mut();
         if let Some(memory) = routers.find(|memory| memory.router == op.router) {
+            if memory.results.is_empty() {
+                memory.results.reserve_exact(1);
+            }
             memory.results.push(result);
         }
     }
@@ -153,7 +155,7 @@ impl Recent {
             router: op.router,
             incarnation: op.incarnation,
             done_below,
-            results: SmallVec::new(),
+            results: Vec::new(),
         };
         let routers = Arc::make_mut(&mut self.routers);
         let known = routers.iter_mut().find(|memory| memory.router == op.router);
