@@ -76,7 +76,7 @@ pub struct WakeAt {
     pub at: Time,
 }
 
-/// Coordinator → router, after [`Retire`].
+/// Coordinator → router, after [`Retire`](crate::coordinator::Retire).
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct Retired {
