@@ -154,6 +154,27 @@ fn wiped_node_joins_anew() -> Result<(), Failure> {
     Ok(history.assert_linearizable()?)
 }
 
+/// Whatever a life that copies everything back has come to when it ends, the next one goes on to
+/// serve: also where nothing was left to do but to write down that it is done.
+#[test]
+fn node_that_dies_while_it_joins_anew_goes_on() -> Result<(), Failure> {
+    let mut t = chains(16);
+    for n in 0..20 {
+        t.client("5556").set(&format!("k{n}"), "v")?;
+    }
+    for millis in 0.. {
+        t.restart("5554").wipe_disk();
+        t.advance(ms(millis))?;
+        if t.all_vote() {
+            break;
+        }
+        // Of a commit under way all may be found, a part, or nothing.
+        t.restart("5554").keep_disk();
+        t.until_serving()?;
+    }
+    t.heal_and_settle()
+}
+
 #[test]
 fn cut_off_node_comes_back() -> Result<(), Failure> {
     for seed in 0..4 {

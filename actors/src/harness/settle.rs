@@ -1,6 +1,7 @@
 //! The end of a run: everything is mended, and the replicas must become equal by themselves.
 
 use super::{Failure, Sim, ms};
+use crate::messages::Status;
 use simpledynamo_protocol::{
     ballot::Stamp,
     record::{Datum, Key},
@@ -41,7 +42,7 @@ impl Sim {
                     return Ok(());
                 }
                 if self.elapsed() > until {
-                    return Err(self.failure("not every node serves, long after all was mended"));
+                    return Err(self.failure(&self.who_lags(&statuses)));
                 }
                 self.advance(LOOK_EVERY)?;
                 continue;
@@ -51,6 +52,17 @@ impl Sim {
             }
             self.advance(LOOK_EVERY)?;
         }
+    }
+
+    /// Which nodes do not serve as they should, with what they say of themselves.
+    fn who_lags(&self, statuses: &BTreeMap<NodeId, Status>) -> String {
+        let lagging = self.ids().into_iter().filter_map(|id| match statuses.get(&id) {
+            Some(status) if self.is_whole(status) => None,
+            Some(Status { phase, level, .. }) => Some(format!("{id} is {phase:?}, level: {level}")),
+            None => Some(format!("{id} is down")),
+        });
+        let lagging: Vec<_> = lagging.collect();
+        format!("not every node serves, long after all was mended: {}", lagging.join("; "))
     }
 
     /// The first key whose replicas are not equal, with what they hold.

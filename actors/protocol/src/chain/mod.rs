@@ -245,10 +245,13 @@ impl Chain {
         self.ranges.get(&range).map(|range| &range.seat)
     }
 
-    /// Whether the node holds all that is committed in every range that it is a replica of.
+    /// Whether the node votes and holds all that is committed in every range that it is a replica of.
+    /// A learner never is: where a later life goes on with seats of an earlier one, they may be level
+    /// before it has learned what the chains are by now.
     #[must_use]
     pub fn is_level(&self) -> bool {
-        self.ranges.values().all(|range| range.seat.is_level(self.core.me))
+        let votes = self.standing() == Standing::Voter;
+        votes && self.ranges.values().all(|range| range.seat.is_level(self.core.me))
     }
 
     /// The promise in force on a range's configuration.
@@ -259,9 +262,10 @@ impl Chain {
     }
 
     /// The peers have welcomed the node as new: it votes, and is a member of its ranges' first
-    /// chains. Nothing changes for one that votes already.
+    /// chains. Nothing changes for one that votes already, nor for a learner: it votes by itself,
+    /// when it has learned.
     pub fn vote(&mut self, out: &mut Effects) {
-        if self.standing() == Standing::Voter {
+        if self.standing() != Standing::Outside {
             return;
         }
         self.core.acceptor.vote();
