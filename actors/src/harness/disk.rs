@@ -19,7 +19,7 @@ use simpledynamo_protocol::{
     effect::Write,
     message::Row,
     record::{Key, Record},
-    ring::NodeId,
+    ring::{NodeId, RangeId},
 };
 use std::{
     ops::ControlFlow,
@@ -166,6 +166,13 @@ impl SimDisk {
         // Memory does not fail.
         let kept = self.rows.chains().unwrap_or_default();
         kept.seats.values().all(|seat| seat.is_level(me))
+    }
+
+    /// Of the chain in which the node has its seat.
+    pub(super) fn epoch(&self, range: RangeId) -> Option<u64> {
+        // Memory does not fail.
+        let kept = self.rows.chains().unwrap_or_default();
+        kept.seats.get(&range).map(|seat| seat.config.epoch)
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {

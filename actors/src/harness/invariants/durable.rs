@@ -37,5 +37,11 @@ pub(super) fn check(message: &Message, disk: &SimDisk) -> Result<(), &'static st
         // A tombstone may have been collected since.
         None => disk.meta().is_ok_and(|meta| collected(meta.absent_floor, stamp)),
     };
-    if kept { Ok(()) } else { Err("what a replica says it holds is durable there") }
+    // It waited to leave while its sender was shut out of that chain and joined the next one, which
+    // had gone on without what it says. The receiver refuses its epoch.
+    let overtaken = || {
+        matches!(message, Message::Forward(forward)
+            if disk.epoch(forward.range).is_some_and(|epoch| epoch > forward.config.epoch))
+    };
+    if kept || overtaken() { Ok(()) } else { Err("what a replica says it holds is durable there") }
 }
