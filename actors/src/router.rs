@@ -379,6 +379,7 @@ impl Router {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        self.ways.recorder.rest();
         self.ways.recorder.turn();
         let now = self.ways.clock.mono();
         let gap = now.since(self.last_tick);

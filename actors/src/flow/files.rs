@@ -19,7 +19,7 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError},
+    sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
@@ -46,7 +46,8 @@ pub(super) fn spawn(
     std::thread::Builder::new().name("flow".to_owned()).spawn(move || {
         let (mut batch, mut text) = (Vec::new(), Vec::new());
         let mut refused = false;
-        while let Some((records, missed)) = next(&shared, gather, std::mem::take(&mut batch)) {
+        let outgoing = &shared.outgoing;
+        while let Some((records, missed)) = outgoing.take(gather, std::mem::take(&mut batch)) {
             text.clear();
             for record in &records {
                 line::write(record, shared.node.0, shared.incarnation, &mut text);
@@ -57,7 +58,7 @@ pub(super) fn spawn(
             }
             let written = files.write(shared.incarnation, &text);
             if let Err(error) = &written {
-                shared.refused(records.len() as u64);
+                outgoing.refused(records.len() as u64);
                 if !refused {
                     let at = files.directory.display();
                     log::warn!("flow records cannot be written to {at}: {error}; dropped");
@@ -68,20 +69,6 @@ pub(super) fn spawn(
             batch.clear();
         }
     })
-}
-
-/// Waits for records; none when the recorder is closed and all is written.
-fn next(shared: &Shared, gather: Duration, emptied: Vec<Record>) -> Option<(Vec<Record>, u64)> {
-    let lock = shared.memory.lock().unwrap_or_else(PoisonError::into_inner);
-    let idle = shared.wake.wait_while(lock, |memory| !memory.has_pending() && !memory.closing);
-    let memory = idle.unwrap_or_else(PoisonError::into_inner);
-    // A recorder that is closing is not waited for.
-    let gathered = shared.wake.wait_timeout_while(memory, gather, |memory| !memory.closing);
-    let (mut memory, _) = gathered.unwrap_or_else(PoisonError::into_inner);
-    if !memory.has_pending() {
-        return None;
-    }
-    Some(memory.take_pending(emptied))
 }
 
 /// Tells that records are missing after `last`.

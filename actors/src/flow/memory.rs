@@ -1,28 +1,26 @@
-//! What a recorder keeps: recent records in a ring of bounded size, and those to be written.
+//! What a recorder keeps: recent records in a ring of bounded size.
 //!
-//! Behind a mutex that is hardly ever contended: the node's one thread records, the writer thread
-//! takes what is to be written up to a hundred times a second, http reads now and then.
+//! The node's one thread takes them down, http reads now and then: [`super::hold`].
 //!
 //! A record is first put down beside the ring and moved there with others of its time
-//! ([`STAGED_MAX`]): the place in the ring has left the caches since it was last used, and giving the
-//! mutex back waits for what was written.
+//! ([`STAGED_MAX`]): the place in the ring has left the caches since it was last used.
 
 use super::{
     line,
-    packed::{Draft, Packed},
+    outgoing::{Outgoing, OutgoingCounts},
+    packed::{self, Draft, Packed},
     record::{Event, Record, ShortKey},
     tables::Tables,
 };
 use simpledynamo_protocol::{recent::OpId, ring::NodeId};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Records that are put down before they are packed together: small enough to stay in the nearest
 /// caches.
 const STAGED_MAX: usize = 32;
 
-/// Records that wait for the writer thread; further ones are not written, and counted. At the rate
-/// of a node under full load it is about a second.
-const PENDING_MAX: usize = 32_768;
+/// Places in the ring that share a mark.
+const BLOCK: usize = 16;
 
 /// Requests a second whose records are written because they ended slowly or badly: an overload makes
 /// all of them slow, and must not be fed.
@@ -50,6 +48,9 @@ pub(super) struct Memory {
     /// The newest, not yet in the ring.
     staged: Vec<Packed>,
     ring: Vec<Packed>,
+    /// Of each block of [`BLOCK`] places in the ring, what its records may be about: who looks for
+    /// those of a request touches few others.
+    marks: Vec<u128>,
     tables: Tables,
     /// Where the next record goes once the ring is full.
     next: usize,
@@ -58,36 +59,35 @@ pub(super) struct Memory {
     /// Wall time less monotonic time, and when it was last looked at.
     pub(super) offset: u64,
     pub(super) anchored: u64,
-    pending: Vec<Record>,
-    /// Dropped since the writer last took something.
-    missed: u64,
-    pub(super) counts: Counts,
+    counts: Counts,
     second: u64,
     left: u32,
-    pub(super) closing: bool,
-    /// Whether there is a writer.
-    writes: bool,
+    /// To the writer, where there is one.
+    outgoing: Option<Arc<Outgoing>>,
 }
 
 impl Memory {
-    pub(super) fn new(node: NodeId, incarnation: u64, bytes: usize, writes: bool) -> Memory {
+    pub(super) fn new(
+        node: NodeId,
+        incarnation: u64,
+        bytes: usize,
+        outgoing: Option<Arc<Outgoing>>,
+    ) -> Memory {
         let capacity = (bytes / size_of::<Packed>()).max(1);
         Memory {
             staged: Vec::with_capacity(STAGED_MAX),
             ring: Vec::with_capacity(capacity),
+            marks: vec![0; capacity.div_ceil(BLOCK)],
             tables: Tables::new(node, incarnation),
             next: 0,
             capacity,
             seq: 0,
             offset: 0,
             anchored: 0,
-            pending: Vec::new(),
-            missed: 0,
             counts: Counts::default(),
             second: 0,
             left: WORTH_A_SECOND,
-            closing: false,
-            writes,
+            outgoing,
         }
     }
 
@@ -110,15 +110,14 @@ impl Memory {
         Some(Draft { packed, tables: &mut self.tables })
     }
 
-    /// Ends what [`Memory::open`] began; whether the writer has to be woken.
-    pub(super) fn close(&mut self, all: bool) -> bool {
-        let Some(packed) = self.staged.last_mut() else { return false };
+    /// Ends what [`Memory::open`] began.
+    pub(super) fn close(&mut self, all: bool) {
+        let Some(packed) = self.staged.last_mut() else { return };
         packed.keep |= all;
-        if !packed.keep {
-            return false;
+        if packed.keep {
+            let record = packed.unpack(self.seq, &self.tables, self.offset);
+            self.hand_over([record]);
         }
-        let record = packed.unpack(self.seq, &self.tables, self.offset);
-        self.hand_over(record)
     }
 
     /// Moves what is staged to the ring. Readers do it first and then look at the ring alone.
@@ -127,6 +126,14 @@ impl Memory {
         while !staged.is_empty() {
             let (now, later) = staged.split_at(staged.len().min(self.capacity - self.next));
             let end = self.next + now.len();
+            for (at, record) in (self.next..end).zip(now) {
+                if let Some(mark) = self.marks.get_mut(at / BLOCK) {
+                    // A block begins anew. What is left in it of the last time round has no mark any
+                    // more: the eldest records, next to be overwritten.
+                    let before = if at.is_multiple_of(BLOCK) { 0 } else { *mark };
+                    *mark = before | record.mark();
+                }
+            }
             match self.ring.get_mut(self.next..end) {
                 Some(eldest) => eldest.copy_from_slice(now),
                 None => {
@@ -140,28 +147,18 @@ impl Memory {
         self.staged.clear();
     }
 
-    /// Gives a record to the writer; whether it has to be woken.
-    fn hand_over(&mut self, record: Record) -> bool {
-        if !self.writes {
-            return false;
+    /// Gives records to the writer.
+    fn hand_over(&self, records: impl IntoIterator<Item = Record>) {
+        if let Some(outgoing) = &self.outgoing {
+            outgoing.push(records);
         }
-        if self.pending.len() >= PENDING_MAX {
-            self.missed += 1;
-            self.counts.dropped += 1;
-            return false;
-        }
-        self.counts.written += 1;
-        self.pending.push(record);
-        self.pending.len() == 1
     }
 
-    /// Takes what is to be written in exchange for an empty list, and how many are missing in it.
-    pub(super) fn take_pending(&mut self, emptied: Vec<Record>) -> (Vec<Record>, u64) {
-        (std::mem::replace(&mut self.pending, emptied), std::mem::take(&mut self.missed))
-    }
-
-    pub(super) fn has_pending(&self) -> bool {
-        !self.pending.is_empty()
+    /// What was done since the start.
+    pub(super) fn counts(&self) -> Counts {
+        let outgoing = self.outgoing.as_ref().map(|outgoing| outgoing.counts());
+        let OutgoingCounts { written, dropped } = outgoing.unwrap_or_default();
+        Counts { written, dropped, ..self.counts }
     }
 
     /// Whether one more request may be written that ended slowly or badly.
@@ -180,14 +177,18 @@ impl Memory {
         may
     }
 
-    /// Hands the records of this request and key since then to the writer; whether it has to be
-    /// woken.
-    pub(super) fn keep(&mut self, request: OpId, key: ShortKey, since: u64) -> bool {
+    /// Hands the records of this request and key since then to the writer.
+    pub(super) fn keep(&mut self, request: OpId, key: ShortKey, since: u64) {
         self.settle();
         let request = self.tables.request(request);
         let concerns = |record: &Packed| record.request() == request || record.key == key;
+        let wanted = packed::mark(request, &key);
         let mut found = Vec::new();
         for (seq, at) in self.newest_first() {
+            let marked = self.marks.get(at / BLOCK).is_some_and(|mark| mark & wanted != 0);
+            if !marked && !at.is_multiple_of(BLOCK) {
+                continue;
+            }
             let Some(record) = self.ring.get_mut(at) else { break };
             if record.mono < since {
                 break;
@@ -197,11 +198,7 @@ impl Memory {
                 found.push(record.unpack(seq, &self.tables, self.offset));
             }
         }
-        let mut wake = false;
-        for record in found.into_iter().rev() {
-            wake |= self.hand_over(record);
-        }
-        wake
+        self.hand_over(found.into_iter().rev());
     }
 
     /// The record of this number, if it is still in memory.
@@ -306,5 +303,52 @@ impl Filter {
             || self.request.is_some_and(|request| record.request == request)
             || self.key.is_some_and(|key| record.key == key)
             || of_key.contains(&record.request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Records of so many requests, taken in turn, each with a key of its own or none.
+    fn filled(memory: &mut Memory, records: u64) {
+        for n in 0..records {
+            memory.open(n);
+            let Some(mut draft) = memory.draft() else { continue };
+            draft.request(op(n % 97), 1);
+            if !n.is_multiple_of(3) {
+                draft.key(key(n % 89).as_bytes());
+            }
+        }
+    }
+
+    fn op(number: u64) -> OpId {
+        OpId { router: NodeId(5554), incarnation: 7, seq: 1 + number }
+    }
+
+    fn key(number: u64) -> String {
+        format!("key-{number}")
+    }
+
+    #[test]
+    fn what_is_kept_of_a_request_is_all_that_memory_has_of_it_and_its_key() {
+        let bytes = 1_000 * size_of::<Packed>();
+        // Before the ring is full, when it just is, and where it has begun anew.
+        for records in [10, 500, 1_000, 1_013, 2_600, 7_777] {
+            let outgoing = Arc::new(Outgoing::default());
+            let mut memory = Memory::new(NodeId(5554), 7, bytes, Some(outgoing.clone()));
+            filled(&mut memory, records);
+            let since = records.saturating_sub(700);
+            memory.keep(op(5), ShortKey::of(key(11).as_bytes()), since);
+            outgoing.close();
+            let (kept, _) =
+                outgoing.take(std::time::Duration::ZERO, Vec::new()).unwrap_or_default();
+            let found: Vec<_> = kept.iter().map(|record| record.mono).collect();
+            let concerns = |n: &u64| n % 97 == 5 || (!n.is_multiple_of(3) && n % 89 == 11);
+            let expected: Vec<_> = (since..records).filter(concerns).collect();
+            assert_eq!(found, expected, "of {records} records");
+            memory.keep(op(5), ShortKey::of(key(11).as_bytes()), since);
+            assert_eq!(memory.counts().written, expected.len() as u64, "each is written once");
+        }
     }
 }

@@ -11,7 +11,8 @@
 //! | `packed`, `tables` | a record as it lies in memory, and what records have in common |
 //! | `describe` | what a record says of a message |
 //! | `recorder` | takes records down; decides which are written |
-//! | `memory` | the ring of recent records, and those that wait for the writer |
+//! | `memory`, `hold` | the ring of recent records, and its lock |
+//! | `outgoing` | records that wait for the writer |
 //! | `line` | a record as JSON |
 //! | `files` | the writer thread, and its files |
 //!
@@ -30,8 +31,10 @@
 
 mod describe;
 pub mod files;
+mod hold;
 mod line;
 mod memory;
+mod outgoing;
 mod packed;
 mod record;
 mod recorder;

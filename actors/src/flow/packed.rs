@@ -94,10 +94,23 @@ impl Packed {
         }
     }
 
+    /// What it is about, as [`mark`] says it.
+    pub(super) fn mark(&self) -> u128 {
+        mark(self.request, &self.key)
+    }
+
     /// Its request as the tables name it; 0 for none.
     pub(super) fn request(&self) -> u64 {
         self.request
     }
+}
+
+/// One bit for the request and one for the key, each of 128 by a hash; none for neither.
+pub(super) fn mark(request: u64, key: &ShortKey) -> u128 {
+    // The highest bits of the product with 2⁶⁴ by the golden ratio.
+    let bit = |number: u64| 1 << (number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 57);
+    let request = if request == 0 { 0 } else { bit(request) };
+    request | key.hint().map_or(0, bit)
 }
 
 /// A record that is being taken down. What is not said is not there.

@@ -234,6 +234,13 @@ impl ShortKey {
         self.length > 0
     }
 
+    /// A number that is the same for the same key, and most often another for another; none for none.
+    pub(super) fn hint(&self) -> Option<u64> {
+        let (words, _) = self.start.as_chunks::<8>();
+        let mix = |sum: u64, word: &[u8; 8]| sum.rotate_left(13) ^ u64::from_le_bytes(*word);
+        self.is_some().then(|| words.iter().fold(u64::from(self.crc), mix))
+    }
+
     /// What is kept of its bytes.
     #[must_use]
     pub fn start(&self) -> &[u8] {

@@ -17,7 +17,9 @@
 
 use super::{
     files,
+    hold::{self, Hold, Kept},
     memory::{ANCHOR_EVERY, Counts, Filter, Memory},
+    outgoing::Outgoing,
     packed::Draft,
     record::{Cause, Event, Record, RecordId, ShortKey},
     tables::Name,
@@ -35,9 +37,9 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     rc::Rc,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::Arc,
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// How long a crashing node tries to get at its own memory.
@@ -47,20 +49,9 @@ const CRASH_PATIENCE: Duration = Duration::from_millis(100);
 pub(super) struct Shared {
     pub(super) node: NodeId,
     pub(super) incarnation: u64,
-    pub(super) memory: Mutex<Memory>,
-    pub(super) wake: Condvar,
+    memory: Hold,
+    pub(super) outgoing: Arc<Outgoing>,
     directory: Option<PathBuf>,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Notes that so many records could not be written.
-    pub(super) fn refused(&self, records: u64) {
-        self.lock().counts.dropped += records;
-    }
 }
 
 /// Where a message comes from inside a node.
@@ -126,16 +117,17 @@ impl Recorder {
         if settings.mode == FlowMode::Off {
             return Ok((Recorder::off(clock), None));
         }
+        let outgoing = Arc::new(Outgoing::default());
         let shared = Arc::new(Shared {
             node,
             incarnation,
-            memory: Mutex::new(Memory::new(
+            memory: Hold::new(Memory::new(
                 node,
                 incarnation,
                 settings.memory_bytes,
-                directory.is_some(),
+                directory.map(|_| outgoing.clone()),
             )),
-            wake: Condvar::new(),
+            outgoing,
             directory: directory.map(Path::to_path_buf),
         });
         let all = settings.mode == FlowMode::All;
@@ -207,9 +199,9 @@ impl Recorder {
     }
 
     #[inline(never)]
-    fn open<'a>(&self, shared: &'a Shared) -> (MutexGuard<'a, Memory>, u64) {
+    fn open(&self, shared: &Shared) -> (Kept, u64) {
         let mono = self.now();
-        let mut memory = shared.lock();
+        let mut memory = shared.memory.take();
         if mono >= memory.anchored {
             memory.anchored = mono + ANCHOR_EVERY;
             memory.offset = self.0.clock.wall_micros().wrapping_sub(mono);
@@ -219,11 +211,15 @@ impl Recorder {
     }
 
     #[inline(never)]
-    fn close(&self, shared: &Shared, mut memory: MutexGuard<'_, Memory>) {
-        let wake = memory.close(self.0.all);
-        drop(memory);
-        if wake {
-            shared.wake.notify_all();
+    fn close(&self, shared: &Shared, mut memory: Kept) {
+        memory.close(self.0.all);
+        shared.memory.keep(memory);
+    }
+
+    /// The node's thread has a pause: lets those read who want to. To be called now and then.
+    pub fn rest(&self) {
+        if self.is_on() {
+            hold::give_back();
         }
     }
 
@@ -280,7 +276,7 @@ impl Recorder {
     pub fn forgotten(&self, sendings: &[u64], why: &'static str) {
         let Some(shared) = &self.0.shared else { return };
         for seq in sendings {
-            let sent = shared.lock().find(*seq);
+            let sent = shared.memory.lock().find(*seq);
             self.record_at(shared, |record, _| {
                 if let Some(sent) = sent {
                     let mono = std::mem::replace(record.packed, sent).mono;
@@ -348,12 +344,10 @@ impl Recorder {
     pub fn keep(&self, request: OpId, key: &Key, since: u64) -> bool {
         let Some(shared) = self.0.shared.as_ref().filter(|_| !self.0.all) else { return false };
         let now = self.now();
-        let mut memory = shared.lock();
+        let mut memory = shared.memory.lock();
         let may = memory.may_keep(now);
-        let wake = may && memory.keep(request, ShortKey::of(key), since);
-        drop(memory);
-        if wake {
-            shared.wake.notify_all();
+        if may {
+            memory.keep(request, ShortKey::of(key), since);
         }
         may
     }
@@ -389,7 +383,7 @@ impl Reader {
     #[must_use]
     pub fn lines(&self, filter: &Filter) -> Vec<u8> {
         let Some(shared) = &self.0 else { return Vec::new() };
-        let records = shared.lock().filtered(filter, shared.incarnation);
+        let records = shared.memory.lock().filtered(filter, shared.incarnation);
         let mut out = Vec::new();
         for record in &records {
             super::line::write(record, shared.node.0, shared.incarnation, &mut out);
@@ -403,7 +397,7 @@ impl Reader {
     pub fn requests(&self, most: usize) -> Vec<u8> {
         let Some(shared) = &self.0 else { return Vec::new() };
         let wanted = |record: &Record| matches!(record.event, Event::Command | Event::Reply);
-        let records = shared.lock().select(most, wanted);
+        let records = shared.memory.lock().select(most, wanted);
         let mut out = Vec::new();
         for record in &records {
             super::line::write(record, shared.node.0, shared.incarnation, &mut out);
@@ -414,7 +408,7 @@ impl Reader {
     /// What was done since the start.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.0.as_ref().map_or_else(Counts::default, |shared| shared.lock().counts)
+        self.0.as_ref().map_or_else(Counts::default, |shared| shared.memory.lock().counts())
     }
 
     /// Writes everything in memory to `crash-INCARNATION.jsonl` and says why. To be called when the
@@ -422,15 +416,7 @@ impl Reader {
     pub fn crash(&self, why: &'static str) {
         let Some(shared) = &self.0 else { return };
         let Some(directory) = &shared.directory else { return };
-        let until = Instant::now() + CRASH_PATIENCE;
-        let mut memory = loop {
-            match shared.memory.try_lock() {
-                Ok(memory) => break memory,
-                Err(TryLockError::Poisoned(memory)) => break memory.into_inner(),
-                Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::yield_now(),
-                Err(TryLockError::WouldBlock) => return,
-            }
-        };
+        let Some(mut memory) = shared.memory.try_lock(CRASH_PATIENCE) else { return };
         let mut crash = Record { mono: memory.last_mono(), reason: why, ..Record::BLANK };
         let text = memory.dump(shared.node, shared.incarnation, &mut crash);
         let path = directory.join(format!("crash-{:020}.jsonl", shared.incarnation));
@@ -443,7 +429,6 @@ impl Reader {
     /// Ends the writer once it has written what waits.
     pub fn close(&self) {
         let Some(shared) = &self.0 else { return };
-        shared.lock().closing = true;
-        shared.wake.notify_all();
+        shared.outgoing.close();
     }
 }
