@@ -168,11 +168,11 @@ impl SimDisk {
         kept.seats.values().all(|seat| seat.is_level(me))
     }
 
-    /// Of the chain in which the node has its seat.
-    pub(super) fn epoch(&self, range: RangeId) -> Option<u64> {
+    /// The node's seat in a chain.
+    pub(super) fn seat(&self, range: RangeId) -> Option<chain::config::Seat> {
         // Memory does not fail.
         let kept = self.rows.chains().unwrap_or_default();
-        kept.seats.get(&range).map(|seat| seat.config.epoch)
+        kept.seats.get(&range).cloned()
     }
 
     fn life(&self) -> MutexGuard<'_, Life> {

@@ -61,7 +61,7 @@ impl Sim {
             Some(Status { phase, level, .. }) => Some(format!("{id} is {phase:?}, level: {level}")),
             None => Some(format!("{id} is down")),
         });
-        let lagging: Vec<_> = lagging.collect();
+        let lagging: Vec<_> = lagging.chain(self.difference()).collect();
         format!("not every node serves, long after all was mended: {}", lagging.join("; "))
     }
 

@@ -7,9 +7,10 @@ use simpledynamo_protocol::{
     ballot::Stamp,
     message::{Held, Message},
     record::Key,
+    ring::NodeId,
 };
 
-pub(super) fn check(message: &Message, disk: &SimDisk) -> Result<(), &'static str> {
+pub(super) fn check(from: NodeId, message: &Message, disk: &SimDisk) -> Result<(), &'static str> {
     let said: Option<(&Key, Stamp)> = match message {
         Message::Accepted(accepted) => Some((&accepted.key, accepted.stamp)),
         Message::Promise(promise) => {
@@ -37,11 +38,12 @@ pub(super) fn check(message: &Message, disk: &SimDisk) -> Result<(), &'static st
         // A tombstone may have been collected since.
         None => disk.meta().is_ok_and(|meta| collected(meta.absent_floor, stamp)),
     };
-    // It waited to leave while its sender was shut out of that chain and joined the next one, which
-    // had gone on without what it says. The receiver refuses its epoch.
+    // It waited to leave while its sender was shut out of that chain, and to join the next one, which
+    // had gone on without what it says, the sender gave that up. Who stayed must have it still.
     let overtaken = || {
-        matches!(message, Message::Forward(forward)
-            if disk.epoch(forward.range).is_some_and(|epoch| epoch > forward.config.epoch))
+        matches!(message, Message::Forward(forward) if disk.seat(forward.range).is_some_and(|seat| {
+            seat.config.since(from).is_none_or(|since| since > forward.config.epoch)
+        }))
     };
     if kept || overtaken() { Ok(()) } else { Err("what a replica says it holds is durable there") }
 }

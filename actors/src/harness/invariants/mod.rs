@@ -59,7 +59,7 @@ impl Invariants {
             .stamps
             .check(message)
             .and_then(|()| self.epochs.check(message))
-            .and_then(|()| disk.map_or(Ok(()), |disk| durable::check(message, disk)));
+            .and_then(|()| disk.map_or(Ok(()), |disk| durable::check(from, message, disk)));
         if !self.chains {
             self.chosen.sent(message);
             self.held.sent(to, message);

@@ -100,9 +100,11 @@ impl Injector {
         injector
     }
 
-    /// The clients are through: nothing more is broken.
-    pub(super) fn end(&self) {
+    /// The clients are through: nothing more is broken. A node's death may have ended the last of
+    /// their operations a moment ago, and is seen now or never: it is about to be started again.
+    pub(super) fn end(&self, world: &mut World) {
         self.over.set(true);
+        self.look(world);
     }
 
     fn look_again(self, world: &mut World) {

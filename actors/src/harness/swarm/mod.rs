@@ -215,7 +215,7 @@ impl Case {
         let injector = Injector::begin(self, t);
         let (clients, operations) = self.load();
         let done = t.clients(clients).run(self.mix.clone()).operations(operations);
-        injector.end();
+        injector.end(t);
         outcome.faults.clone_from(&injector.met.borrow().faults);
         done.map_err(|failure| (Broke::Convergence, failure))?;
         t.heal_and_settle().map_err(|failure| (Broke::Convergence, failure))?;
