@@ -352,7 +352,7 @@ impl Handler<Progress> for Membership {
     fn handle(&mut self, progress: Progress, _: &mut Context<Self>) {
         self.progress = progress;
         if progress.level && self.phase == Phase::Learning {
-            // Behind all installs in the replica's queue.
+            // Behind all installs in the replica's queue. With chains it votes already.
             self.ways.replica.do_send(Part::Vote);
             let ended = self.identity().end_learning();
             if let Err(error) = ended {

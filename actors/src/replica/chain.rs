@@ -10,6 +10,7 @@ use simpledynamo_protocol::{
     chain::{Chain, Rows},
     effect::Effects,
     message::{Ask, Message},
+    register::acceptor::Standing,
     ring::{NodeId, RangeId},
     time::{Now, Time},
 };
@@ -121,8 +122,12 @@ impl Chains {
         self.act(now, rows, out, Chain::flush);
     }
 
-    /// Whether the node's listing of a range counts: for a scan it must be the tail's.
+    /// Whether the node's listing of a range counts: it must vote, since before it has learned its
+    /// seats may say more than it holds; for a scan it must be the tail.
     pub(super) fn votes(&self, range: RangeId, ask: Ask) -> bool {
+        if self.chain.standing() != Standing::Voter {
+            return false;
+        }
         let seat = self.chain.seat(range).filter(|seat| seat.is_level(self.chain.me()));
         let tail = |seat: &&simpledynamo_protocol::chain::config::Seat| {
             ask.asker != askers::SCAN || seat.config.tail() == Some(self.chain.me())

@@ -108,7 +108,7 @@ pub struct Committed {
     pub out: Vec<Out>,
     /// The acceptor's part from here on.
     pub standing: Standing,
-    /// Chains: whether this node holds all that is committed in all its ranges.
+    /// Chains: whether this node votes and holds all that is committed in all its ranges.
     pub level: Option<bool>,
 }
 

@@ -271,7 +271,9 @@ impl Chain {
         self.core.acceptor.vote();
         let first = Kept::first(&self.core.settings.ring, self.core.me);
         for (id, seat) in first.seats {
-            if let Some(range) = self.ranges.get_mut(&id) {
+            // Where it had one already an earlier life came so far, and may have gone on since.
+            let new = |range: &&mut Range| range.seat.config.epoch < seat.config.epoch;
+            if let Some(range) = self.ranges.get_mut(&id).filter(new) {
                 range.seat = seat.clone();
                 out.push(Effect::Persist(Write::Seat(id, seat)));
             }
