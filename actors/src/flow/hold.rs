@@ -2,7 +2,7 @@
 //!
 //! To take a free lock and to give it back costs as much as to fill a record in, and giving it back
 //! waits for what was written. Hardly anybody else wants it: so the thread gives it back when
-//! somebody does, which it sees at its next record, and whenever it has a pause
+//! somebody does, which it sees at its next record, and at each tick of its router
 //! ([`super::Recorder::rest`]).
 
 use super::memory::Memory;
@@ -112,14 +112,14 @@ mod tests {
                 drop(hold.lock());
                 got.send(())
             });
-            // One record after the other, as under load: none waits for a pause.
+            // One record after the other, as under load: none waits for a tick.
             let gets = (0..1_000_000).any(|_| {
                 hold.keep(hold.take());
                 thread::yield_now();
                 has_got.try_recv().is_ok()
             });
             give_back();
-            assert!(gets, "it had to wait for a pause");
+            assert!(gets, "it had to wait for a tick");
         });
     }
 

@@ -1,7 +1,8 @@
-//! The recorder of a node: one record costs some tens of nanoseconds and never waits.
+//! The recorder of a node: one record costs some tens of nanoseconds, and waits for nobody
+//! but a reader on another thread (in production none but the hook of a panic).
 //!
 //! Where flow is off there is none, and everything here is one comparison. Otherwise each record is
-//! filled in in the ring in memory, and, where it is to be written, copied to a list that the
+//! filled in in memory, and, where it is to be written, copied to a list that the
 //! writer thread takes ([`super::files`]).
 //!
 //! **What is written.** In mode `All` everything. In mode `Sampled`:
@@ -43,7 +44,7 @@ use std::{
 };
 
 /// How long a crashing node tries to get at its own memory.
-const CRASH_PATIENCE: Duration = Duration::from_millis(100);
+const CRASH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the recorder, the writer and readers share.
 pub(super) struct Shared {
@@ -216,7 +217,8 @@ impl Recorder {
         shared.memory.keep(memory);
     }
 
-    /// The node's thread has a pause: lets those read who want to. To be called now and then.
+    /// Lets those read who want to. To be called every few milliseconds: an idle node has no other
+    /// occasion.
     pub fn rest(&self) {
         if self.is_on() {
             hold::give_back();
@@ -412,7 +414,7 @@ impl Reader {
     }
 
     /// Writes everything in memory to `crash-INCARNATION.jsonl` and says why. To be called when the
-    /// process is about to end by accident; it gives up where the memory is locked.
+    /// process is about to end by accident; it gives up where the memory stays locked.
     pub fn crash(&self, why: &'static str) {
         let Some(shared) = &self.0 else { return };
         let Some(directory) = &shared.directory else { return };
