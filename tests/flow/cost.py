@@ -1,20 +1,23 @@
 #!/usr/bin/env python3
 """What flow records cost: the same binary with flow off, sampled and all, in turns.
 
-    cargo build --release && tests/flow/cost.py [--rounds 30] [--requests 15000] [--durability os]
+    cargo build --release && tests/flow/cost.py [--starts 12] [--rounds 5] [--durability os] [--modes off,sampled]
 
-Three rings of five run side by side in temporary directories on free ports, one of each mode, warmed up
+Rings of five, one of each mode, run side by side in temporary directories on free ports, warmed up
 until their memories of records are full. A turn lets redis-benchmark (Debian: redis-tools) set and get
 random keys at one node of one ring, while the others have nothing to do, and takes the processor time
-(user and system) that its five processes used for it. A round is one turn of each ring, in changing
-order; ratios are within a round, a second or two, so that a machine whose speed changes disturbs them
-little. Printed are the medians and, of the ratios, the quartiles: microseconds of processor time an
-operation, and operations a second.
+(user and system) that its five processes used for it. A round is one turn of each ring, in random order.
+
+Two rings of the very same program and mode differ by up to 3 % as long as they run: by where their
+memory lies, it seems. So the rings are started anew several times, and one start counts as one
+measurement: the ratio of what the rings of that start did, all rounds together. Printed are the means
+over the starts and, of the ratios, the standard error.
 """
 
 import argparse
 import os
 import pathlib
+import random
 import signal
 import socket
 import statistics
@@ -93,7 +96,9 @@ class Ring:
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--starts", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--modes", default=",".join(MODES), help="compared with the first")
     parser.add_argument("--requests", type=int, default=15_000)
     parser.add_argument("--warm", type=int, default=60_000)
     parser.add_argument("--clients", type=int, default=50)
@@ -102,38 +107,43 @@ def main():
     parser.add_argument("--memory", help="flow_memory, where it is not the default")
     parser.add_argument("--dynamo", default=str(HERE / "../../target/release/dynamo"))
     arguments = parser.parse_args()
+    modes = arguments.modes.split(",")
+    starts = []
+    for number in range(arguments.starts):
+        starts.append(one_start(modes, arguments))
+        row = "  ".join(f"{mode} {micros:.1f} µs {rate:.0f}/s"
+                        for mode, (micros, rate) in starts[-1].items())
+        print(f"start {number + 1}: {row}", flush=True)
+    for mode in modes:
+        micros, rate = (statistics.mean(start[mode][which] for start in starts) for which in (0, 1))
+        print(f"{mode:8} {micros:7.1f} µs of processor time an operation "
+              f"({ratio(starts, mode, modes[0], 0)} of {modes[0]}), "
+              f"{rate:7.0f} operations/s ({ratio(starts, mode, modes[0], 1)} of {modes[0]})")
+
+
+def one_start(modes, arguments):
+    """Of each mode, microseconds an operation and operations a second, all rounds together."""
     rings = {}
     try:
-        for mode in MODES:
+        for mode in random.sample(modes, len(modes)):
             rings[mode] = Ring(arguments.dynamo, mode, arguments)
             benchmark(rings[mode].port, arguments.warm, arguments.clients, arguments.keys)
-        measure(rings, arguments)
+        seen = {mode: [] for mode in modes}
+        for _ in range(arguments.rounds):
+            for mode in random.sample(modes, len(modes)):
+                seen[mode].append(rings[mode].turn(arguments))
     finally:
         for ring in rings.values():
             ring.stop()
+    return {mode: (statistics.mean(micros for micros, _ in turns),
+                   statistics.harmonic_mean([rate for _, rate in turns]))
+            for mode, turns in seen.items()}
 
 
-def measure(rings, arguments):
-    seen = {mode: [] for mode in MODES}
-    for number in range(arguments.rounds):
-        turned = number % len(MODES)
-        for mode in MODES[turned:] + MODES[:turned]:
-            seen[mode].append(rings[mode].turn(arguments))
-        row = "  ".join(f"{mode} {seen[mode][-1][0]:.1f} µs {seen[mode][-1][1]:.0f}/s"
-                        for mode in MODES)
-        print(f"round {number + 1}: {row}", flush=True)
-    for mode in MODES:
-        micros = statistics.median(run[0] for run in seen[mode])
-        rate = statistics.median(run[1] for run in seen[mode])
-        print(f"{mode:8} {micros:7.1f} µs of processor time an operation "
-              f"({ratio(seen, mode, 0)} of off), "
-              f"{rate:7.0f} operations/s ({ratio(seen, mode, 1)} of off)")
-
-
-def ratio(seen, mode, which):
-    ratios = [a[which] / b[which] for a, b in zip(seen[mode], seen["off"])]
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
+def ratio(starts, mode, base, which):
+    ratios = [start[mode][which] / start[base][which] for start in starts]
+    error = statistics.stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else float("nan")
+    return f"{statistics.mean(ratios):.3f} ± {error:.3f}"
 
 
 if __name__ == "__main__":
