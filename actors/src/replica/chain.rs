@@ -174,3 +174,29 @@ pub(super) fn is_own(message: &Message) -> bool {
         | Message::Announce(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simpledynamo_protocol::{
+        chain::{Kept, Settings},
+        register::acceptor::Durable,
+        ring::Ring,
+    };
+
+    #[test]
+    fn listings_of_kept_seats_count_once_the_node_votes() {
+        let me = NodeId(5554);
+        let ring = Ring::new([me, NodeId(5556), NodeId(5558)], 3);
+        let kept = Kept::first(&ring, me);
+        let ask = Ask { incarnation: 1, asker: askers::CHAIN, n: 1 };
+        for (standing, counts) in [(Standing::Outside, false), (Standing::Voter, true)] {
+            let request_timeout = Duration::from_millis(100);
+            let settings =
+                Settings { me, ring: ring.clone(), request_timeout, value_bytes_max: 64 };
+            let (durable, now) = (Durable::default(), Time::default());
+            let chains = Chains::new(Chain::new(settings, 2, durable, &kept, standing, now));
+            assert!(kept.seats.keys().all(|range| chains.votes(*range, ask) == counts));
+        }
+    }
+}
