@@ -38,8 +38,8 @@ pub(super) fn check(from: NodeId, message: &Message, disk: &SimDisk) -> Result<(
         // A tombstone may have been collected since.
         None => disk.meta().is_ok_and(|meta| collected(meta.absent_floor, stamp)),
     };
-    // It waited to leave while its sender was shut out of that chain, and to join the next one, which
-    // had gone on without what it says, the sender gave that up. Who stayed must have it still.
+    // While it waited to leave, its sender was shut out of that chain. The next one went on without
+    // what it says, and to join that one the sender gave it up. Who stayed must have it still.
     let overtaken = || {
         matches!(message, Message::Forward(forward) if disk.seat(forward.range).is_some_and(|seat| {
             seat.config.since(from).is_none_or(|since| since > forward.config.epoch)
