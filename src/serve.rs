@@ -74,6 +74,9 @@ pub async fn run(cluster: &Cluster, id: NodeId, data_dir: &Path) -> Result<(), S
         nodes: cluster.nodes.clone(),
         password: cluster.password.clone(),
     };
+    if settings.workers > 0 {
+        log::info!("keys are spread over {} workers", handle.execute.count());
+    }
     let asked = http::Asked::from(&handle);
     let flow = handle.flow.clone();
     write_flow_on_panic(flow.clone());

@@ -432,7 +432,23 @@ fn node_that_cannot_start_is_named_with_its_log() {
 
 #[test]
 fn one_node_runs_in_the_foreground_and_stops_cleanly() {
+    let log = runs_and_stops(&Home::new());
+    assert!(!log.contains("workers"), "{log}");
+}
+
+#[test]
+fn node_with_workers_has_them_and_stops_cleanly() {
     let home = Home::new();
+    let path = home.path().join("cluster.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("workers = 3\n{text}")).unwrap();
+    let log = runs_and_stops(&home);
+    assert!(log.contains("keys are spread over 3 workers"), "{log}");
+}
+
+/// What the node says while it is up.
+fn runs_and_stops(home: &Home) -> String {
+    let mut said = String::new();
     for signal in ["-TERM", "-INT"] {
         let mut node = home.command(&["node", "5554"]).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(node.stderr.take().unwrap());
@@ -440,6 +456,7 @@ fn one_node_runs_in_the_foreground_and_stops_cleanly() {
         while !line.contains("node 5554 is up") {
             line.clear();
             assert_ne!(log.read_line(&mut line).unwrap(), 0, "the node has ended");
+            said.push_str(&line);
         }
         assert!(line.contains(" INFO  5554 "), "{line}");
         let pid = fs::read_to_string(home.path().join("data/5554/pid")).unwrap();
@@ -451,6 +468,7 @@ fn one_node_runs_in_the_foreground_and_stops_cleanly() {
         assert!(rest.contains("stopped"), "{rest}");
         assert!(!home.path().join("data/5554/pid").exists());
     }
+    said
 }
 
 #[test]

@@ -116,19 +116,24 @@ fn ring_that_loses_acknowledged_writes_is_found_out() {
 
 #[test]
 fn ring_under_every_kind_of_fault_stays_linearizable() {
-    torture("quorum");
+    torture("quorum", "0");
 }
 
 #[test]
 fn chains_under_every_kind_of_fault_stay_linearizable() {
-    torture("chain");
+    torture("chain", "0");
 }
 
-fn torture(replication: &str) {
+#[test]
+fn shards_under_every_kind_of_fault_stay_linearizable() {
+    torture("quorum", "2");
+}
+
+fn torture(replication: &str, workers: &str) {
     let dir = tempfile::tempdir().unwrap();
     let record = dir.path().join("history.jsonl");
     let mut command = dynamo(&["torture", "--minutes", "0.1", "--clients", "8", "--keys", "30"]);
-    command.args(["--replication", replication]);
+    command.args(["--replication", replication, "--workers", workers]);
     command.env("TMPDIR", dir.path()).arg("--record").arg(&record);
     let (code, out, err) = told(command.output().unwrap());
     assert_eq!(code, 0, "{out}{err}");

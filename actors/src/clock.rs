@@ -2,31 +2,31 @@
 
 use simpledynamo_protocol::time::{Now, Time, WallMillis};
 use std::{
-    rc::Rc,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::time::Instant;
 
-/// Monotonic time since the node's start, and wall time. Cheap to clone.
+/// Monotonic time since the node's start, and wall time. Cheap to clone, for any thread.
 #[derive(Clone)]
 pub struct Clock {
     origin: Instant,
     /// Microseconds since the Unix epoch.
-    wall: Rc<dyn Fn() -> u64>,
+    wall: Arc<dyn Fn() -> u64 + Send + Sync>,
 }
 
 impl Clock {
     /// The machine's clocks. The monotonic one is tokio's, so that a simulation can move it.
     #[must_use]
     pub fn system() -> Clock {
-        Clock { origin: Instant::now(), wall: Rc::new(system_wall) }
+        Clock { origin: Instant::now(), wall: Arc::new(system_wall) }
     }
 
     /// The machine's monotonic clock with another wall clock: a simulated node's may be skewed.
     #[must_use]
-    pub fn with_wall(wall: impl Fn() -> WallMillis + 'static) -> Clock {
+    pub fn with_wall(wall: impl Fn() -> WallMillis + Send + Sync + 'static) -> Clock {
         let wall = move || wall().saturating_mul(MICROS);
-        Clock { origin: Instant::now(), wall: Rc::new(wall) }
+        Clock { origin: Instant::now(), wall: Arc::new(wall) }
     }
 
     /// Both times now.

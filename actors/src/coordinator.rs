@@ -6,7 +6,7 @@
 //! that serves thousands of requests a second costs a few wakes.
 
 use crate::{
-    bridge::BridgeHandle,
+    bridge::Outlet,
     clock::Clock,
     flow::{Cause, Recorder},
     metrics::{Metrics, RoundWatch},
@@ -72,7 +72,7 @@ pub struct Ways {
     /// The own replica.
     pub replica: Addr<Replica>,
     /// The peers.
-    pub bridge: BridgeHandle,
+    pub bridge: Outlet,
     /// What the node counts.
     pub metrics: Arc<Metrics>,
     /// Takes down what is done.

@@ -6,13 +6,13 @@
 //! so that it compares digests at once: one that was merely paused could not know.
 
 use crate::{
-    bridge::BridgeHandle,
+    bridge::Outlet,
     clock::Clock,
     flow::{Actor as Part, Cause, Event, Name, Recorder},
     membership::Membership,
     messages::Standing,
     metrics::Metrics,
-    router::Router,
+    shards::{Shard, Shards},
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use simpledynamo_protocol::{
@@ -80,9 +80,9 @@ pub struct Ways {
     /// The node's clocks.
     pub clock: Clock,
     /// The peers.
-    pub bridge: BridgeHandle,
-    /// The own router.
-    pub router: Addr<Router>,
+    pub bridge: Outlet,
+    /// The own routers.
+    pub shards: Shards<Shard>,
     /// The membership table.
     pub membership: Addr<Membership>,
     /// What the node counts.
@@ -131,7 +131,9 @@ impl Detector {
                 (node, Standing::Trusted)
             }
         };
-        self.ways.router.do_send(StandingChanged { node, standing });
+        for shard in self.ways.shards.iter() {
+            shard.router.do_send(StandingChanged { node, standing });
+        }
         self.ways.membership.do_send(StandingChanged { node, standing });
     }
 }

@@ -51,5 +51,6 @@ pub mod replica;
 pub mod router;
 pub mod scan;
 pub mod settings;
+pub mod shards;
 pub mod storage;
 pub mod sync;

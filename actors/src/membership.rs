@@ -19,8 +19,9 @@ use crate::{
     messages::{AskStatus, AskTable, AskTraffic, Member, Phase, Standing, Status, Table, Traffic},
     node::Fatal,
     replica::{Part, Replica, Shared},
-    router::{AskFigures, Enter, Restarted, Router},
+    router::{AskFigures, Enter, Figures, Restarted},
     settings::Settings,
+    shards::{Shard, Shards},
     storage::{Identity, KnownPeer},
     sync::{StartPass, Sync},
 };
@@ -28,6 +29,7 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult,
     ResponseFuture, WrapFuture,
 };
+use futures::future::{join_all, try_join_all};
 use simpledynamo_protocol::{
     message::{self, Greet, Welcome},
     ring::NodeId,
@@ -70,8 +72,8 @@ pub struct Progress {
 
 /// To whom the membership table speaks.
 pub struct Ways {
-    /// The own router.
-    pub router: Addr<Router>,
+    /// The own routers.
+    pub shards: Shards<Shard>,
     /// The own replica.
     pub replica: Addr<Replica>,
     /// Catch-up.
@@ -130,9 +132,16 @@ impl Membership {
 
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
-        self.ways.router.do_send(Enter(phase));
+        self.let_in(phase);
         if phase != Phase::Starting {
             self.ways.sync.do_send(StartPass { learner: phase == Phase::Learning });
+        }
+    }
+
+    /// Tells the routers what the node may do.
+    fn let_in(&self, phase: Phase) {
+        for shard in self.ways.shards.iter() {
+            shard.router.do_send(Enter(phase));
         }
     }
 
@@ -205,7 +214,7 @@ impl Membership {
                 let me = self.ways.replica.clone();
                 me.do_send(Part::Vote);
                 self.phase = Phase::Serving;
-                self.ways.router.do_send(Enter(Phase::Serving));
+                self.let_in(Phase::Serving);
             }
         } else {
             // Its first seats in its chains must be there before a later life counts on them.
@@ -245,14 +254,15 @@ impl Membership {
             return self.fatal.store(&error);
         }
         let (store, known_store, incarnation) = (greet.store, known.store, known.incarnation);
-        let (router, sync) = (self.ways.router.clone(), self.ways.sync.clone());
+        let (shards, sync) = (self.ways.shards.clone(), self.ways.sync.clone());
         let (shared, bridge) = (self.ways.shared.clone(), self.ways.bridge.clone());
         let replica = self.ways.replica.clone();
         // Before it is welcomed, nothing here may still count a vote of its former life: it is
         // about to learn from the others what was chosen with votes that it has forgotten.
         actix::spawn(async move {
+            let routers = shards.iter().map(|shard| shard.router.send(Forget(from)));
             let forgotten = (
-                router.send(Forget(from)).await,
+                try_join_all(routers).await.map(drop),
                 sync.send(Forget(from)).await,
                 replica.send(Forget(from)).await,
             );
@@ -306,7 +316,9 @@ impl Handler<Met> for Membership {
     fn handle(&mut self, Met(peer): Met, _: &mut Context<Self>) {
         let before = self.met.insert(peer.id, peer);
         if before.is_some_and(|before| before.incarnation != peer.incarnation) {
-            self.ways.router.do_send(Restarted(peer.id));
+            for shard in self.ways.shards.iter() {
+                shard.router.do_send(Restarted(peer.id));
+            }
         }
         // The store stays the first one; of the lives the latest counts, and an older one that comes
         // back with an older data directory is refused from then on.
@@ -360,7 +372,7 @@ impl Handler<Progress> for Membership {
             }
             log::info!("this node holds again what it had lost: it votes");
             self.phase = Phase::Serving;
-            self.ways.router.do_send(Enter(Phase::Serving));
+            self.let_in(Phase::Serving);
         }
     }
 }
@@ -396,9 +408,11 @@ impl Handler<AskStatus> for Membership {
             committed: shared.committed.load(Ordering::Relaxed),
             ..Status::default()
         };
-        let router = self.ways.router.clone();
+        let asked: Vec<_> =
+            self.ways.shards.iter().map(|shard| shard.router.send(AskFigures)).collect();
         Box::pin(async move {
-            let figures = router.send(AskFigures).await.unwrap_or_default();
+            let figures = join_all(asked).await.into_iter().flatten();
+            let figures = figures.fold(Figures::default(), Figures::and);
             Status {
                 in_flight: figures.in_flight,
                 coordinators: figures.coordinators,

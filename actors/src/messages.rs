@@ -7,6 +7,7 @@ use crate::{
     bridge::{Counters, LinkFigures},
     flow::Reader,
     metrics::{Metrics, Reading},
+    shards::Shards,
 };
 use actix::{Message, Recipient};
 use simpledynamo_protocol::{
@@ -227,8 +228,8 @@ pub enum Phase {
 /// What the front ends may ask of a node. Each is a recipient, so that a test can stand in.
 #[derive(Clone)]
 pub struct NodeHandle {
-    /// The router.
-    pub execute: Recipient<Execute>,
+    /// The routers.
+    pub execute: Shards<Recipient<Execute>>,
     /// The scan.
     pub scan: Recipient<ScanPage>,
     /// The scan.
@@ -247,4 +248,11 @@ pub struct NodeHandle {
     pub metrics: Arc<Metrics>,
     /// What was taken down of recent requests.
     pub flow: Reader,
+}
+
+impl NodeHandle {
+    /// Hands a client's operation to the router of its key.
+    pub fn submit(&self, execute: Execute) {
+        self.execute.of(&execute.key).do_send(execute);
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! Contexts are made first, so that every actor knows the others' addresses when it starts; nothing
 //! is looked up in a registry. The system is single-threaded but for the writer thread below the
-//! replica.
+//! replica and, where the configuration says so, [`shards`].
 
 use crate::{
     bridge::{Bridge, BridgeHandle, Inbound, PeerIdentity, net::Net},
@@ -13,10 +13,13 @@ use crate::{
     membership::{self, Membership, Met},
     messages::NodeHandle,
     metrics::Metrics,
-    replica::{Chains, Locals, Queue, Replica, Shared, ToReplica, Voice, Watch, Writer, askers},
-    router::{FromNode, Router},
+    replica::{
+        Chains, Close, Locals, Queue, Replica, Shared, ToReplica, Voice, Watch, Writer, askers,
+    },
+    router::{self, FromNode, Router},
     scan::{self, Scan},
     settings::{Durability, Replication, Settings},
+    shards::{self, BEAT, Place, Pulse, Shard, Shards, Threads, Waiting},
     storage::{
         CachedStore, Expected, Identity, NodeStore, RecordCache, Store, StoreError, boot_id,
     },
@@ -108,6 +111,8 @@ impl Fatal {
 pub struct Stopper {
     bridge: BridgeHandle,
     replica: Addr<Replica>,
+    shards: Shards<Shard>,
+    threads: Option<Threads>,
     writer: Option<JoinHandle<()>>,
     store: Arc<CachedStore<Arc<dyn Store>>>,
     failed: watch::Receiver<Option<String>>,
@@ -128,10 +133,16 @@ impl Stopper {
     /// Ends in order: no more messages, what is queued is committed, the stop is noted.
     pub async fn stop(mut self) {
         self.bridge.stop();
-        self.replica.do_send(crate::replica::Close);
+        self.replica.do_send(Close);
+        for shard in self.shards.iter() {
+            shard.replica.do_send(Close);
+        }
         if let Some(writer) = self.writer.take() {
             // Err: it panicked, which the panic hook has told.
             let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        }
+        if let Some(threads) = self.threads {
+            threads.end().await;
         }
         let me = self.recorder.reader();
         self.recorder.node_fact(flow::Event::Stop, NodeId(0), |_| {});
@@ -165,7 +176,7 @@ pub async fn start<N: Net>(
     let cache = RecordCache::new(settings.limits.cache_bytes);
     let parts =
         Parts { settings, identity, store: Arc::new(CachedStore::new(store, cache)), clock };
-    wire(net, parts, true, |writer, replica| writer.spawn(replica).map(Some)).await
+    wire(net, parts, Place::Threads, |writer, replica| writer.spawn(replica).map(Some)).await
 }
 
 /// What the node's directory must be.
@@ -188,12 +199,12 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
 }
 
-/// Starts the actors over an open store; `drive` lets the writer run. Flow records are written to
-/// files where `write_flow` says so, and are otherwise in memory only.
+/// Starts the actors over an open store; `drive` lets the writer run. Where shards have no threads,
+/// in a simulation, flow records are not written to files, and are in memory only.
 pub(crate) async fn wire<N: Net>(
     net: N,
     Parts { settings, identity, store, clock }: Parts,
-    write_flow: bool,
+    place: Place,
     drive: impl FnOnce(Writer, Addr<Replica>) -> io::Result<Option<JoinHandle<()>>>,
 ) -> Result<(NodeHandle, Stopper), StartError> {
     let (me, incarnation) = (settings.me, identity.incarnation());
@@ -205,7 +216,7 @@ pub(crate) async fn wire<N: Net>(
     let fatal = Fatal { tell: Arc::new(tell), identity: identity.clone() };
 
     let flow = settings.data_dir.join(flow::files::DIRECTORY);
-    let flow = write_flow.then_some(flow);
+    let flow = (place == Place::Threads).then_some(flow);
     let (recorder, flow_writer) =
         Recorder::start(me, incarnation, &settings.flow, flow.as_deref(), clock.clone())?;
     let time_from = recorder.is_on().then(|| clock.origin());
@@ -222,7 +233,8 @@ pub(crate) async fn wire<N: Net>(
         Writer::new(voice, its_store, durability, ring, clock.clone(), fatal.clone(), watch)?;
 
     let actors = Contexts::default();
-    let addresses = actors.addresses();
+    let apart = Waiting::prepare(settings.workers, place).await?;
+    let addresses = actors.addresses(apart.as_ref());
     let bridge = {
         let (addresses, identity) = (addresses.clone(), identity.clone());
         let door = Door { addresses, identity, recorder: recorder.clone() };
@@ -240,15 +252,27 @@ pub(crate) async fn wire<N: Net>(
         metrics,
         recorder,
     };
-    let replica = node.replica(store.clone(), queue, standing);
+    let threads = apart.map(|apart| apart.run(&node.of_shards(&store, &queue)));
+    let has_shards = threads.is_some();
+    let replica = node.replica(store.clone(), queue);
     let membership = node.membership(identity.clone(), shared);
-    actors.run(&node, replica, membership, voter);
+    actors.run(&node, replica, membership, (voter, has_shards));
 
-    let replica = node.addresses.replica.clone();
+    let (replica, shards) = (node.addresses.replica.clone(), node.addresses.shards.clone());
     let writer = drive(writer, replica.clone())?;
     let recorder = node.recorder.clone();
-    let stopper =
-        Stopper { bridge, replica, writer, store, failed, identity, recorder, flow_writer };
+    let stopper = Stopper {
+        bridge,
+        replica,
+        shards,
+        threads,
+        writer,
+        store,
+        failed,
+        identity,
+        recorder,
+        flow_writer,
+    };
     Ok((node.addresses.handle(node.metrics, flow), stopper))
 }
 
@@ -295,60 +319,94 @@ impl Node {
         Ask { incarnation: self.incarnation, asker, n: 0 }
     }
 
+    /// The router of all keys, where they are not spread over threads.
     fn router(&self) -> Router {
-        let Addresses { router, replica, detector, .. } = self.addresses.clone();
-        let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.clone());
+        let Addresses { shards, replica, detector, .. } = self.addresses.clone();
+        let router = shards.of(&[]).router.clone();
+        let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.outlet());
         let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
         let calm = Arc::new(AtomicBool::new(true));
         let ways =
             coordinator::Ways { me, clock, router, replica, bridge, metrics, recorder, calm };
-        Router::new(self.settings.clone(), self.incarnation, ways, detector)
+        Router::new(self.settings.clone(), self.incarnation, router::Part::ALL, ways, detector)
     }
 
-    fn replica(
-        &self,
-        store: Arc<CachedStore<Arc<dyn Store>>>,
-        queue: Queue,
-        standing: Standing,
-    ) -> Replica {
-        let Addresses { router, sync, scan, membership, .. } = self.addresses.clone();
+    /// Beats from now on.
+    fn pulse(&self) -> Arc<Pulse> {
+        let peers = self.settings.peers.iter().map(|peer| peer.id);
+        let pulse = Arc::new(Pulse::new(self.clock.clone(), peers));
+        let (beating, recorder) = (Arc::downgrade(&pulse), self.recorder.clone());
+        actix::spawn(async move {
+            while let Some(pulse) = beating.upgrade() {
+                pulse.beat();
+                recorder.turn();
+                drop(pulse);
+                tokio::time::sleep(BEAT).await;
+            }
+        });
+        pulse
+    }
+
+    fn of_shards(&self, store: &Arc<CachedStore<Arc<dyn Store>>>, queue: &Queue) -> shards::Parts {
+        let Addresses { shards, detector, membership, sync, scan, .. } = self.addresses.clone();
+        shards::Parts {
+            settings: self.settings.clone(),
+            incarnation: self.incarnation,
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            twin: self.recorder.twin(),
+            links: self.bridge.outlet().links(),
+            store: store.clone(),
+            queue: queue.clone(),
+            fatal: self.fatal.clone(),
+            pulse: self.pulse(),
+            shards,
+            detector,
+            membership,
+            sync,
+            scan,
+        }
+    }
+
+    fn replica(&self, store: Arc<CachedStore<Arc<dyn Store>>>, queue: Queue) -> Replica {
+        let Addresses { shards, sync, scan, membership, .. } = self.addresses.clone();
         let recorder = self.recorder.clone();
-        let locals = Locals { router, sync, scan, membership, recorder };
-        let (bridge, part) = (self.bridge.clone(), (standing, self.has_chains()));
-        Replica::new(self.settings.me, store, queue, part, bridge, locals, self.fatal.clone())
+        let locals = Locals { shards, sync, scan, membership, recorder };
+        let (bridge, chains) = (self.bridge.outlet(), self.has_chains());
+        Replica::new(self.settings.me, store, queue, chains, bridge, locals, self.fatal.clone())
     }
 
     fn detector(&self) -> Detector {
-        let Addresses { router, membership, .. } = self.addresses.clone();
+        let Addresses { shards, membership, .. } = self.addresses.clone();
         let peers = self.settings.peers.iter().map(|peer| peer.id);
         let ask = self.ask(askers::DETECTOR);
-        let (clock, bridge) = (self.clock.clone(), self.bridge.clone());
+        let (clock, bridge) = (self.clock.clone(), self.bridge.outlet());
         let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
-        let ways = detector::Ways { clock, bridge, router, membership, metrics, recorder };
+        let ways = detector::Ways { clock, bridge, shards, membership, metrics, recorder };
         Detector::new(peers, ways, ask)
     }
 
     fn membership(&self, identity: Arc<Mutex<Identity>>, shared: Arc<Shared>) -> Membership {
-        let Addresses { router, replica, sync, .. } = self.addresses.clone();
-        let ways = membership::Ways { router, replica, sync, bridge: self.bridge.clone(), shared };
+        let Addresses { shards, replica, sync, .. } = self.addresses.clone();
+        let ways = membership::Ways { shards, replica, sync, bridge: self.bridge.clone(), shared };
         Membership::new(self.settings.clone(), identity, ways, self.fatal.clone())
     }
 
     fn sync(&self, learner: bool) -> Sync {
-        let Addresses { router, replica, membership, .. } = self.addresses.clone();
-        let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.clone());
+        let Addresses { shards, replica, membership, .. } = self.addresses.clone();
+        let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.outlet());
         let ring = self.settings.ring.clone();
         let catch_up = CatchUp::new(me, ring.clone(), learner, self.ask(askers::CATCH_UP));
         let sweep = Sweep::new(me, ring, self.settings.tombstone_grace, self.ask(askers::SWEEP));
         let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
-        let ways = sync::Ways { me, clock, router, replica, membership, bridge, metrics, recorder };
+        let ways = sync::Ways { me, clock, shards, replica, membership, bridge, metrics, recorder };
         Sync::new(ways, catch_up, sweep, self.has_chains())
     }
 
     fn scan(&self) -> Scan {
-        let Addresses { router, replica, .. } = self.addresses.clone();
-        let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.clone());
-        let ways = scan::Ways { me, clock, router, replica, bridge };
+        let Addresses { shards, replica, .. } = self.addresses.clone();
+        let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.outlet());
+        let ways = scan::Ways { me, clock, shards, replica, bridge };
         let Settings { ring, mut read_quorum, deadline, .. } = self.settings.clone();
         if self.has_chains() {
             // The tail's listing.
@@ -370,8 +428,16 @@ struct Contexts {
 }
 
 impl Contexts {
-    fn run(self, node: &Node, replica: Replica, membership: Membership, voter: bool) {
-        self.router.run(node.router());
+    fn run(
+        self,
+        node: &Node,
+        replica: Replica,
+        membership: Membership,
+        (voter, has_shards): (bool, bool),
+    ) {
+        if !has_shards {
+            self.router.run(node.router());
+        }
         self.replica.run(replica);
         self.detector.run(node.detector());
         self.sync.run(node.sync(!voter));
@@ -379,9 +445,10 @@ impl Contexts {
         self.membership.run(membership);
     }
 
-    fn addresses(&self) -> Addresses {
+    fn addresses(&self, apart: Option<&Waiting>) -> Addresses {
+        let own = || Shard { router: self.router.address(), replica: self.replica.address() };
         Addresses {
-            router: self.router.address(),
+            shards: apart.map_or_else(|| own().into(), Waiting::addresses),
             replica: self.replica.address(),
             detector: self.detector.address(),
             membership: self.membership.address(),
@@ -394,7 +461,8 @@ impl Contexts {
 /// Every actor's address.
 #[derive(Clone)]
 struct Addresses {
-    router: Addr<Router>,
+    shards: Shards<Shard>,
+    /// Lets out what was committed, and takes what concerns the node as a whole.
     replica: Addr<Replica>,
     detector: Addr<Detector>,
     membership: Addr<Membership>,
@@ -405,7 +473,7 @@ struct Addresses {
 impl Addresses {
     fn handle(self, metrics: Arc<Metrics>, flow: flow::Reader) -> NodeHandle {
         NodeHandle {
-            execute: self.router.recipient(),
+            execute: self.shards.map(|shard| shard.router.clone().recipient()),
             scan: self.scan.clone().recipient(),
             count: self.scan.recipient(),
             local_get: self.replica.clone().recipient(),
@@ -436,10 +504,16 @@ impl Inbound for Door {
             | Message::Accepted(_)
             | Message::Refused(_)
             | Message::State(_)
-            | Message::NoVote(_) => addresses.router.do_send(FromNode { from, message, cause }),
+            | Message::NoVote(_) => {
+                addresses.shards.tell_routers(FromNode { from, message, cause });
+            }
+            Message::Query(_) => {
+                let shard = addresses.shards.of_message(&message);
+                let replica = shard.map_or(&addresses.replica, |shard| &shard.replica);
+                replica.do_send(ToReplica { from, message, cause });
+            }
             Message::Prepare(_)
             | Message::Accept(_)
-            | Message::Query(_)
             | Message::AskDigests(_)
             | Message::AskList(_)
             | Message::Fetch(_)
@@ -456,7 +530,8 @@ impl Inbound for Door {
                 addresses.replica.do_send(ToReplica { from, message, cause });
             }
             Message::Announce(_) => {
-                addresses.router.do_send(FromNode { from, message: message.clone(), cause });
+                let told = FromNode { from, message: message.clone(), cause };
+                addresses.shards.tell_routers(told);
                 addresses.replica.do_send(ToReplica { from, message, cause });
             }
             Message::Probe(probe) => {

@@ -1,4 +1,4 @@
-//! The request router: the only door between clients, coordinators and peers.
+//! The request router, one a shard: the only door between clients, coordinators and peers.
 //!
 //! It names every client operation, picks its coordinator and, on silence, the next one
 //! ([`Routing`] decides; this actor executes). It starts a coordinator actor for each key that is
@@ -15,8 +15,9 @@ use crate::{
     metrics::CommandKind,
     replica::ToReplica,
     settings::{Replication, Settings},
+    shards::{Pace, Pulse, Share},
 };
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use due::PopFirstIf;
 use simpledynamo_protocol::{
     message::{self, Answer, Ask, Outcome, Reason, Request},
@@ -30,14 +31,19 @@ use simpledynamo_protocol::{
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     rc::Rc,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 use tokio::sync::oneshot;
 
+mod apart;
 mod due;
+mod figures;
 mod retire;
 mod story;
+
+pub use apart::Part;
+pub use figures::{AskFigures, Figures};
 
 /// How often time-outs are looked for. A retry is late by half of it on average.
 const TICK: Duration = Duration::from_millis(5);
@@ -96,30 +102,6 @@ pub struct Enter(pub Phase);
 #[rtype(result = "()")]
 pub struct Restarted(pub NodeId);
 
-/// Membership → router: the figures.
-#[derive(Message, Clone, Copy, Debug)]
-#[rtype(result = "Figures")]
-pub struct AskFigures;
-
-/// What a router has counted since its start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Figures {
-    /// Operations in flight.
-    pub in_flight: u64,
-    /// Coordinators alive.
-    pub coordinators: u64,
-    /// Operations ended.
-    pub operations: u64,
-    /// Of these, certainly not applied.
-    pub refused: u64,
-    /// Of these, with an unknown outcome.
-    pub unknown: u64,
-    /// Attempts after the first.
-    pub retries: u64,
-    /// Of these, made before the time-out.
-    pub hedges: u64,
-}
-
 /// A client that waits.
 struct Client {
     reply: oneshot::Sender<Completed>,
@@ -138,7 +120,7 @@ enum Entry {
     Retiring { addr: Addr<Coordinator>, held: Vec<Take> },
 }
 
-/// The request router of one node.
+/// The request router of one shard of a node.
 pub struct Router {
     me: NodeId,
     settings: Settings,
@@ -156,6 +138,9 @@ pub struct Router {
     wakes: BTreeSet<(Time, Key)>,
     known: KnownCache,
     incarnation: u64,
+    share: Share,
+    pulse: Option<Arc<Pulse>>,
+    pace: Pace,
     next_asker: u64,
     last_tick: Time,
     /// The present pass over the coordinators: how many there were at its begin, and since when it is
@@ -165,11 +150,13 @@ pub struct Router {
 }
 
 impl Router {
-    /// The router of this life of the node.
+    /// The router of this life of the node, or of a share of its keys: then it bears its share of
+    /// what the node may have in flight, too.
     #[must_use]
     pub fn new(
-        settings: Settings,
+        mut settings: Settings,
         incarnation: u64,
+        Part { share, pulse }: Part,
         ways: Ways,
         detector: Addr<Detector>,
     ) -> Router {
@@ -180,7 +167,11 @@ impl Router {
             lifetime: settings.tombstone_grace / 2,
             chains: settings.replication == Replication::Chain,
         };
-        let routing = Routing::new(settings.me, incarnation, settings.ring.clone(), config);
+        let routing = Routing::new(settings.me, incarnation, settings.ring.clone(), config)
+            .one_of(share.of as u64, share.index as u64);
+        let limits = &mut settings.limits;
+        limits.requests = limits.requests.div_ceil(share.of);
+        limits.coordinators = limits.coordinators.div_ceil(share.of);
         Router {
             me: settings.me,
             phase: Phase::Starting,
@@ -194,9 +185,12 @@ impl Router {
             coordinators: HashMap::new(),
             retire_order: VecDeque::new(),
             wakes: BTreeSet::new(),
-            known: KnownCache::new(),
+            known: KnownCache::one_of(share.of),
             incarnation,
-            next_asker: FIRST_COORDINATOR,
+            share,
+            pace: Pace::of(pulse.is_some()),
+            pulse,
+            next_asker: FIRST_COORDINATOR + share.index as u64,
             last_tick: Time::default(),
             pass: (0, Duration::ZERO),
             figures: Figures::default(),
@@ -355,7 +349,7 @@ impl Router {
             contended: false,
         };
         let ask = Ask { incarnation: self.incarnation, asker: self.next_asker, n: 0 };
-        self.next_asker += 1;
+        self.next_asker += self.share.of as u64;
         let seed = self.next_asker ^ self.incarnation << 32 ^ u64::from(self.me.0) << 48;
         let known = self.known.take(key);
         #[cfg(feature = "broken-rules")]
@@ -372,7 +366,9 @@ impl Router {
         if from == self.me {
             return;
         }
-        self.routing.heard(self.ways.clock.mono(), from);
+        let now = self.ways.clock.mono();
+        self.routing.heard(now, from);
+        self.tell_others(now, from);
         if self.suspected.contains(&from) {
             self.detector.do_send(Heard { node: from });
         }
@@ -382,6 +378,9 @@ impl Router {
         self.ways.recorder.rest();
         self.ways.recorder.turn();
         let now = self.ways.clock.mono();
+        if !self.hears(now) {
+            return;
+        }
         let gap = now.since(self.last_tick);
         self.last_tick = now;
         if gap > STOOD_STILL {
@@ -425,6 +424,7 @@ impl Handler<Execute> for Router {
 
     fn handle(&mut self, execute: Execute, ctx: &mut Context<Self>) {
         let Execute { key, command, keep, reply } = execute;
+        self.pace.keep(ctx);
         let full = self.routing.in_flight() >= self.settings.limits.requests;
         if full || self.phase == Phase::Starting {
             let reason = if full { Reason::Overloaded } else { Reason::Learning };
@@ -451,6 +451,8 @@ impl Handler<FromNode> for Router {
 
     fn handle(&mut self, told: FromNode, ctx: &mut Context<Self>) {
         let FromNode { from, message, cause } = told;
+        self.ways.recorder.turn_apart();
+        self.pace.keep(ctx);
         if let message::Message::Request(request) = message {
             return self.coordinate(from, request, cause, ctx);
         }
@@ -547,18 +549,5 @@ impl Handler<Retired> for Router {
             self.retire_order.push_back(key.clone());
             self.coordinators.insert(key, Entry::Alive { addr, used: true });
         }
-    }
-}
-
-impl Handler<AskFigures> for Router {
-    type Result = MessageResult<AskFigures>;
-
-    fn handle(&mut self, _: AskFigures, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(Figures {
-            in_flight: self.routing.in_flight() as u64,
-            hedges: self.routing.hedges(),
-            coordinators: self.coordinators.len() as u64,
-            ..self.figures
-        })
     }
 }

@@ -9,12 +9,12 @@
 //! position (one in 2⁶¹ for five nodes) and that belongs to the range after it is not listed.
 
 use crate::{
-    bridge::BridgeHandle,
+    bridge::Outlet,
     clock::Clock,
     flow::Cause,
     messages::{Completed, CountKeys, Execute, Page, ScanPage, Verdict},
     replica::{Replica, ToReplica},
-    router::Router,
+    shards::{Shard, Shards},
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -54,12 +54,12 @@ pub struct Ways {
     pub me: NodeId,
     /// Its clocks.
     pub clock: Clock,
-    /// The own router.
-    pub router: Addr<Router>,
+    /// The own routers.
+    pub shards: Shards<Shard>,
     /// The own replica.
     pub replica: Addr<Replica>,
     /// The peers.
-    pub bridge: BridgeHandle,
+    pub bridge: Outlet,
 }
 
 /// What a scan goes by.
@@ -198,7 +198,7 @@ impl Handler<ScanPage> for Scan {
         };
         let (from, rows) = (page.from.max(from), page.rows);
         let answers = self.question(range, |ask| AskList { ask, range, from, to, rows }.into());
-        let (router, wall) = (self.ways.router.clone(), self.ways.clock.now().wall);
+        let (shards, wall) = (self.ways.shards.clone(), self.ways.clock.now().wall);
         Box::pin(async move {
             let answers = answers.await.map_err(|_| Reason::NoQuorum)?;
             let listings = answers.into_iter().filter_map(|answer| match answer {
@@ -208,7 +208,7 @@ impl Handler<ScanPage> for Scan {
             let merged = Merged::of(listings.collect(), wall);
             let mut keys = merged.live;
             let mut doubtful = stream::iter(merged.doubtful)
-                .map(|key| exists(&router, key))
+                .map(|key| exists(&shards, key))
                 .buffer_unordered(DOUBTFUL_AT_ONCE);
             while let Some(key) = doubtful.try_next().await? {
                 keys.extend(key);
@@ -247,10 +247,10 @@ impl Handler<CountKeys> for Scan {
 }
 
 /// The key, if it lives, by its coordinator.
-async fn exists(router: &Addr<Router>, key: Key) -> Result<Option<Key>, Reason> {
+async fn exists(shards: &Shards<Shard>, key: Key) -> Result<Option<Key>, Reason> {
     let (reply, end) = oneshot::channel();
     let execute = Execute { key: key.clone(), command: Command::Exists, keep: false, reply };
-    router.do_send(execute);
+    shards.of(&key).router.do_send(execute);
     match end.await {
         Ok(Completed { verdict: Verdict::Reply(reply), .. }) => {
             Ok((reply == Reply::Int(1)).then_some(key))

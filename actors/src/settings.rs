@@ -148,6 +148,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// Age at which a tombstone held by all replicas may be forgotten.
     pub tombstone_grace: Duration,
+    /// Threads that the node's keys are spread over; 0: all are served by the node's own thread.
+    pub workers: usize,
     /// Strategy, replicas and quorums as a person reads them; the data directory records it.
     pub strategy: String,
     /// When a write counts as kept.

@@ -6,7 +6,7 @@
 //! [`REPAIRS_MAX`](simpledynamo_protocol::register::catchup::REPAIRS_MAX) at once.
 
 use crate::{
-    bridge::BridgeHandle,
+    bridge::Outlet,
     clock::Clock,
     coordinator::Forget,
     flow::{Actor as Part, Cause, Event, Recorder},
@@ -14,7 +14,7 @@ use crate::{
     messages::{Completed, Execute, Verdict},
     metrics::Metrics,
     replica::{Install, Replica, ToReplica},
-    router::Router,
+    shards::{Shard, Shards},
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use simpledynamo_protocol::{
@@ -72,14 +72,14 @@ pub struct Ways {
     pub me: NodeId,
     /// Its clocks.
     pub clock: Clock,
-    /// The own router.
-    pub router: Addr<Router>,
+    /// The own routers.
+    pub shards: Shards<Shard>,
     /// The own replica.
     pub replica: Addr<Replica>,
     /// The membership table.
     pub membership: Addr<Membership>,
     /// The peers.
-    pub bridge: BridgeHandle,
+    pub bridge: Outlet,
     /// What the node counts.
     pub metrics: Arc<Metrics>,
     /// Takes down what is done.
@@ -195,7 +195,7 @@ impl Sync {
     fn execute(&self, key: Key, command: Command, back: Option<Addr<Sync>>) {
         let (reply, end) = oneshot::channel();
         let execute = Execute { key: key.clone(), command, keep: false, reply };
-        self.ways.router.do_send(execute);
+        self.ways.shards.of(&execute.key).router.do_send(execute);
         let Some(back) = back else { return };
         actix::spawn(async move {
             let ok = matches!(end.await, Ok(Completed { verdict: Verdict::Reply(_), .. }));

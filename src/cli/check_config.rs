@@ -17,12 +17,16 @@ pub(super) fn run(cluster: &Cluster) -> Result<(), Failure> {
     ))?;
     out::line(format!(
         "next coordinator after {}, error after {}, values up to {}, keys up to {}, durability \
-         {:?}, secret {}, password {}",
+         {:?}, {}, secret {}, password {}",
         time(cluster.request_timeout),
         time(cluster.deadline),
         size(limits.value_bytes),
         size(limits.key_bytes),
         cluster.durability,
+        match cluster.workers {
+            0 => "one thread a node".to_owned(),
+            workers => format!("{workers} workers a node"),
+        },
         if cluster.secret.is_some() { "set" } else { "not set" },
         if cluster.password.is_some() { "set" } else { "not set" },
     ))?;

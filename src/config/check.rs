@@ -67,6 +67,9 @@ pub(super) fn syntax(error: &toml::de::Error) -> Finding {
     Finding { span: error.span(), what: format!("{message}{mend}") }
 }
 
+/// More than any machine needs; each costs a thread and its stack.
+const WORKERS_MAX: usize = 64;
+
 /// Every rule.
 pub(super) fn cluster(
     file: &Path,
@@ -96,6 +99,7 @@ pub(super) fn cluster(
         deadline: times.deadline,
         tombstone_grace: times.grace,
         durability: durability(&typed.durability)?,
+        workers: workers(&typed.workers)?,
         limits: limits(&typed.limits)?,
         level: level(&typed.logging.level)?,
         flow: flow(&typed.logging)?,
@@ -131,6 +135,19 @@ fn durability(typed: &Typed<String>) -> Checked<Durability> {
         other => fail(
             place(typed),
             format!("durability \"{other}\" is unknown: write \"sync\" or \"os\""),
+        ),
+    }
+}
+
+fn workers(typed: &Typed<u32>) -> Checked<usize> {
+    match usize::try_from(or(typed, 0)) {
+        Ok(workers) if workers <= WORKERS_MAX => Ok(workers),
+        _ => fail(
+            place(typed),
+            format!(
+                "workers is a number of threads, at most {WORKERS_MAX}: write no more than the \
+                 machine has processors, or 0 for none"
+            ),
         ),
     }
 }

@@ -23,6 +23,7 @@ pub(super) struct ClusterFile {
     pub(super) deadline: Typed<Time>,
     pub(super) tombstone_grace: Typed<Time>,
     pub(super) durability: Typed<String>,
+    pub(super) workers: Typed<u32>,
     pub(super) secret: Typed<String>,
     pub(super) password: Typed<String>,
     #[serde(default)]

@@ -101,6 +101,8 @@ pub struct Cluster {
     pub deadline: Duration,
     /// Age at which a tombstone held by all replicas may be forgotten.
     pub tombstone_grace: Duration,
+    /// Threads that a node's keys are spread over; 0: none beside its own.
+    pub workers: usize,
     /// When a write counts as kept.
     pub durability: Durability,
     /// Bounds.
@@ -228,6 +230,7 @@ impl Cluster {
             hedge_after: self.hedge_after,
             deadline: self.deadline,
             tombstone_grace: self.tombstone_grace,
+            workers: self.workers,
             strategy: self.strategy(),
             durability: self.durability,
             limits: self.limits.clone(),

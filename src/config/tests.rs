@@ -66,6 +66,7 @@ fn shipped_file_is_the_defaults() {
         deadline: Duration::from_secs(2),
         tombstone_grace: Duration::from_secs(3600),
         durability: Durability::Sync,
+        workers: 0,
         limits: Limits::default(),
         level: LevelFilter::Info,
         flow: Flow::default(),
@@ -162,6 +163,12 @@ fn choices_are_named() {
          \"info\", \"debug\" or \"trace\""
     );
     assert_eq!(parse(&ring_of_three("durability = \"os\"")).unwrap().durability, Durability::Os);
+    assert_eq!(
+        head("workers = 65"),
+        "cluster.toml:1:11: workers is a number of threads, at most 64: write no more than the \
+         machine has processors, or 0 for none"
+    );
+    assert_eq!(parse(&ring_of_three("workers = 64")).unwrap().workers, 64);
 }
 
 #[test]

@@ -142,6 +142,8 @@ pub struct Routing {
     ring: Ring,
     config: Config,
     seq: u64,
+    /// From one operation's number to the next.
+    step: u64,
     pending: BTreeMap<u64, Pending>,
     by_key: BTreeMap<Key, BTreeSet<u64>>,
     timers: BTreeSet<(Time, u64)>,
@@ -169,6 +171,7 @@ impl Routing {
             ring,
             config,
             seq: 0,
+            step: 1,
             pending: BTreeMap::new(),
             by_key: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -178,6 +181,13 @@ impl Routing {
             hedge,
             hedges: 0,
         }
+    }
+
+    /// One of several routers of the node: of the operations' numbers it gives out those that leave
+    /// `remainder` when divided by `routers`.
+    #[must_use]
+    pub fn one_of(self, routers: u64, remainder: u64) -> Routing {
+        Routing { seq: remainder, step: routers.max(1), ..self }
     }
 
     /// Somebody says what a range's chain is.
@@ -233,7 +243,7 @@ impl Routing {
         suspected: impl Fn(NodeId) -> bool,
         out: &mut Vec<Step>,
     ) -> OpId {
-        self.seq += 1;
+        self.seq += self.step;
         let seq = self.seq;
         let lifetime = u64::try_from(self.config.lifetime.as_millis()).unwrap_or(u64::MAX);
         let expires = now.wall.saturating_add(lifetime);
@@ -351,6 +361,15 @@ impl Routing {
     pub fn heard(&mut self, now: Time, node: NodeId) {
         self.heard.insert(node, now);
         self.owed.remove(&node);
+    }
+
+    /// Another router of this node was answered by `node` then.
+    pub fn heard_elsewhere(&mut self, at: Time, node: NodeId) {
+        let heard = self.heard.entry(node).or_default();
+        *heard = at.max(*heard);
+        if self.owed.get(&node).is_some_and(|(since, _)| *since <= at) {
+            self.owed.remove(&node);
+        }
     }
 
     /// When `node` last answered anything, the time of standstills added.

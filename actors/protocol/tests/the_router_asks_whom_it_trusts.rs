@@ -302,6 +302,23 @@ fn a_request_that_is_late_at_a_node_that_answers_others_is_not_hedged() {
 }
 
 #[test]
+fn what_another_router_of_the_node_was_answered_counts_from_then() {
+    let (mut bench, first) = measured();
+    for at in (104..190).step_by(5) {
+        bench.routing.heard_elsewhere(ms(at), first.0);
+        bench.routing.wake(ms(at + 1), |_| false, &mut bench.steps);
+    }
+    assert!(bench.asked().is_empty(), "it answers others");
+    bench.routing.heard_elsewhere(ms(120), first.0);
+    assert_eq!(bench.routing.last_heard(first.0), Some(ms(189)), "what is known late is not newer");
+    let (mut bench, first) = measured();
+    bench.routing.heard_elsewhere(ms(99), first.0);
+    bench.routing.wake(ms(200), |_| false, &mut bench.steps);
+    let dunned = Step::TimedOut { op: first.1.op, node: first.0, sent: ms(100) };
+    assert_eq!(bench.steps.first(), Some(&dunned), "an answer before the request is none to it");
+}
+
+#[test]
 fn a_hedge_goes_to_no_suspected_node() {
     let (mut bench, first) = measured();
     let suspected = |node| node != first.0;

@@ -1,7 +1,8 @@
 //! A gate for log lines that something outside can cause: one now and then, and how many were left
 //! out. A stranger who rings a thousand times a second must not fill the disk.
 
-use std::{cell::Cell, time::Duration};
+use parking_lot::Mutex;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// At most one line a gate in this time.
@@ -9,9 +10,12 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// One kind of line.
 #[derive(Default)]
-pub(super) struct Gate {
-    last: Cell<Option<Instant>>,
-    left_out: Cell<u64>,
+pub(super) struct Gate(Mutex<Passed>);
+
+#[derive(Default)]
+struct Passed {
+    last: Option<Instant>,
+    left_out: u64,
 }
 
 impl Gate {
@@ -36,16 +40,17 @@ impl Gate {
 
     /// The next line is logged: the matter has changed.
     pub(super) fn open(&self) {
-        self.last.set(None);
+        self.0.lock().last = None;
     }
 
     fn pass(&self, now: Instant) -> Option<u64> {
-        if self.last.get().is_some_and(|last| now.duration_since(last) < LINE_EVERY) {
-            self.left_out.set(self.left_out.get() + 1);
+        let mut passed = self.0.lock();
+        if passed.last.is_some_and(|last| now.duration_since(last) < LINE_EVERY) {
+            passed.left_out += 1;
             return None;
         }
-        self.last.set(Some(now));
-        Some(self.left_out.take())
+        passed.last = Some(now);
+        Some(std::mem::take(&mut passed.left_out))
     }
 }
 

@@ -34,13 +34,17 @@ use crate::{
     metrics::{Histogram, Reading},
 };
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use simpledynamo_protocol::{message::Message, ring::NodeId};
 use std::{
-    cell::{Cell, RefCell},
     future::poll_fn,
     io,
     net::SocketAddr,
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Poll,
     time::Duration,
 };
@@ -88,22 +92,20 @@ pub(super) struct Route {
     pub peer_bytes: usize,
 }
 
-/// The sending end; cheap to clone.
+/// The sending end; cheap to clone, for any thread.
 #[derive(Clone)]
-pub(super) struct Link(Rc<Shared>);
+pub(super) struct Link(Arc<Shared>);
 
 struct Shared {
     route: Route,
-    queue: RefCell<Queue>,
+    queue: Mutex<Queue>,
     wake: Notify,
     /// The peer was heard to dial us: what kept this link from it is probably over.
     redial: Notify,
-    counters: Rc<RefCell<Counters>>,
+    counters: Arc<Mutex<Counters>>,
     gate: Gate,
-    connections: Cell<u64>,
-    sent: Cell<[u64; FAMILIES.len()]>,
+    connections: AtomicU64,
     batches: Histogram,
-    recorder: Recorder,
 }
 
 #[derive(Default)]
@@ -111,6 +113,8 @@ struct Queue {
     /// Encoded frames that wait.
     waiting: BytesMut,
     frames: u64,
+    /// Messages taken so far, by family.
+    sent: [u64; FAMILIES.len()],
     /// What the task is writing: bytes not yet taken, frames not yet wholly taken.
     writing_bytes: usize,
     writing_frames: u64,
@@ -130,27 +134,24 @@ enum State {
 }
 
 impl Link {
-    pub(super) fn new(route: Route, counters: Rc<RefCell<Counters>>, recorder: Recorder) -> Link {
-        Link(Rc::new(Shared {
+    pub(super) fn new(route: Route, counters: Arc<Mutex<Counters>>) -> Link {
+        Link(Arc::new(Shared {
             route,
-            queue: RefCell::default(),
+            queue: Mutex::default(),
             wake: Notify::new(),
             redial: Notify::new(),
             counters,
             gate: Gate::default(),
-            connections: Cell::new(0),
-            sent: Cell::default(),
+            connections: AtomicU64::new(0),
             batches: Histogram::default(),
-            recorder,
         }))
     }
 
-    /// Encodes `message` for the peer, or drops it; never waits.
-    pub(super) fn send(&self, message: &Message, origin: Origin) -> Sent {
-        let mut sent = Sent::Queued;
-        let mut bytes = 0;
-        self.0.recorder.send(self.0.route.peer, message, origin, |trace| {
-            (sent, bytes) = self.queue(message, trace);
+    /// Encodes `message` for the peer, or drops it; never waits. `recorder` is the calling thread's.
+    pub(super) fn send(&self, message: &Message, origin: Origin, recorder: &Recorder) -> Sent {
+        let (mut sent, mut bytes, mut first) = (Sent::Queued, 0, false);
+        recorder.send(self.0.route.peer, message, origin, |trace| {
+            (sent, bytes, first) = self.queue(message, trace);
             match sent {
                 Sent::Queued => Ok(bytes),
                 Sent::Full => Err("too much waits for that node"),
@@ -159,6 +160,10 @@ impl Link {
                 Sent::NoSuchPeer => Err("no such node"),
             }
         });
+        // Not under the locks: where another thread is to be woken, that is a system call.
+        if first {
+            self.0.wake.notify_one();
+        }
         if sent == Sent::TooLarge {
             let (name, peer) = (message.name(), self.0.route.peer);
             let limit = self.0.route.frame_bytes;
@@ -169,13 +174,12 @@ impl Link {
         sent
     }
 
-    /// What became of it, and its size.
-    fn queue(&self, message: &Message, trace: Option<Trace>) -> (Sent, usize) {
-        let mut queue = self.0.queue.borrow_mut();
-        let mut counters = self.0.counters.borrow_mut();
+    /// What became of it, its size, and whether it is the first that waits.
+    fn queue(&self, message: &Message, trace: Option<Trace>) -> (Sent, usize, bool) {
+        let mut queue = self.0.queue.lock();
         if matches!(queue.state, State::BackingOff) {
-            counters.dropped_unconnected += 1;
-            return (Sent::Unconnected, 0);
+            self.0.counters.lock().dropped_unconnected += 1;
+            return (Sent::Unconnected, 0, false);
         }
         let Route { frame_bytes, peer_bytes, .. } = self.0.route;
         let room = peer_bytes.saturating_sub(queue.waiting.len() + queue.writing_bytes);
@@ -186,24 +190,19 @@ impl Link {
         let bytes = match codec::encode(message, trace.as_ref(), &mut queue.waiting, limit) {
             Ok(bytes) => bytes,
             Err(_) if room < frame_bytes => {
-                counters.dropped_full += 1;
-                return (Sent::Full, 0);
+                self.0.counters.lock().dropped_full += 1;
+                return (Sent::Full, 0, false);
             }
             Err(_) => {
-                counters.dropped_large += 1;
-                return (Sent::TooLarge, 0);
+                self.0.counters.lock().dropped_large += 1;
+                return (Sent::TooLarge, 0, false);
             }
         };
         queue.frames += 1;
-        let mut sent = self.0.sent.get();
-        if let Some(count) = sent.get_mut(family(message)) {
+        if let Some(count) = queue.sent.get_mut(family(message)) {
             *count += 1;
         }
-        self.0.sent.set(sent);
-        if idle {
-            self.0.wake.notify_one();
-        }
-        (Sent::Queued, bytes)
+        (Sent::Queued, bytes, idle)
     }
 
     /// Cuts the present back-off short, or the next one: a hint about when to dial, nothing else. A
@@ -214,7 +213,7 @@ impl Link {
 
     /// Who answered at the other end; none while there is no connection.
     pub(super) fn identity(&self) -> Option<PeerIdentity> {
-        match self.0.queue.borrow().state {
+        match self.0.queue.lock().state {
             State::Connected(peer) => Some(peer),
             State::Dialing | State::BackingOff => None,
         }
@@ -222,7 +221,7 @@ impl Link {
 
     /// Bytes that wait or are being written.
     pub(super) fn waiting(&self) -> usize {
-        let queue = self.0.queue.borrow();
+        let queue = self.0.queue.lock();
         queue.waiting.len() + queue.writing_bytes
     }
 
@@ -232,7 +231,7 @@ impl Link {
             peer: self.0.route.peer,
             connected: self.identity().is_some(),
             waiting: self.waiting(),
-            sent: self.0.sent.get(),
+            sent: self.0.queue.lock().sent,
         }
     }
 
@@ -247,17 +246,18 @@ impl Link {
         net: N,
         credentials: Rc<Credentials>,
         inbound: Rc<dyn Inbound>,
+        recorder: Recorder,
     ) {
         let peer = self.0.route.peer;
         let mut failures = 0;
         loop {
-            self.0.queue.borrow_mut().state = State::Dialing;
+            self.0.queue.lock().state = State::Dialing;
             let dialed = handshake::in_time(self.dial(&net, &credentials)).await;
             match dialed.and_then(|dialed| refuse_the_past(dialed, &*inbound)) {
                 Ok((stream, identity, version)) => {
                     log::info!("connected to node {peer} at {}", self.0.route.address);
                     let since = Instant::now();
-                    self.connected(identity, version);
+                    self.connected(identity, version, &recorder);
                     inbound.met(identity);
                     let end = self.carry(stream).await;
                     log::info!("connection to node {peer} ended: {end}");
@@ -266,7 +266,7 @@ impl Link {
                 }
                 Err(error) => {
                     failures += 1;
-                    self.0.counters.borrow_mut().dial_failures += 1;
+                    self.0.counters.lock().dial_failures += 1;
                     let address = self.0.route.address;
                     // Nothing to worry about: peers start and stop. Whether the node is missed, the
                     // failure detector says.
@@ -274,7 +274,7 @@ impl Link {
                 }
             }
             if failures > 0 {
-                self.back_off();
+                self.back_off(&recorder);
                 let seed = u64::from(credentials.me.id.0) << 32 | u64::from(peer.0);
                 tokio::select! {
                     biased;
@@ -291,8 +291,7 @@ impl Link {
         credentials: &Credentials,
     ) -> Result<(N::Stream, PeerIdentity, u16), HandshakeError> {
         let Route { address, peer, .. } = self.0.route;
-        let number = self.0.connections.get() + 1;
-        self.0.connections.set(number);
+        let number = self.0.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let mut stream = net.connect(address).await?;
         let (identity, version) = handshake::dial(&mut stream, credentials, peer, number).await?;
         Ok((stream, identity, version))
@@ -327,7 +326,7 @@ impl Link {
         if batch.capacity() > KEPT_BYTES_MAX {
             *batch = BytesMut::new();
         }
-        let mut queue = self.0.queue.borrow_mut();
+        let mut queue = self.0.queue.lock();
         std::mem::swap(&mut queue.waiting, batch);
         queue.traced = false;
         queue.writing_bytes = batch.len();
@@ -346,53 +345,74 @@ impl Link {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             left = left.get(taken..).unwrap_or_default();
-            self.0.queue.borrow_mut().writing_bytes = left.len();
-            let mut counters = self.0.counters.borrow_mut();
+            self.0.queue.lock().writing_bytes = left.len();
+            let mut counters = self.0.counters.lock();
             counters.writes += 1;
             counters.bytes_out += taken as u64;
         }
-        let frames = std::mem::take(&mut self.0.queue.borrow_mut().writing_frames);
-        self.0.counters.borrow_mut().frames_out += frames;
+        let frames = std::mem::take(&mut self.0.queue.lock().writing_frames);
+        self.0.counters.lock().frames_out += frames;
         self.0.batches.record(frames);
         stream.flush().await
     }
 
-    fn connected(&self, identity: PeerIdentity, version: u16) {
-        let mut queue = self.0.queue.borrow_mut();
+    fn connected(&self, identity: PeerIdentity, version: u16, recorder: &Recorder) {
+        let mut queue = self.0.queue.lock();
         queue.state = State::Connected(identity);
         queue.plain = version < VERSION_TRACES;
-        if queue.plain && queue.traced {
-            // It came back as an older version than it was, and could not read what waits.
-            self.forget(&mut queue, "that node was set back to an older version");
-        }
+        // It came back as an older version than it was, and could not read what waits.
+        let unreadable = (queue.plain && queue.traced).then(|| queue.forget());
         drop(queue);
+        if let Some(forgotten) = unreadable {
+            self.tell(&forgotten, "that node was set back to an older version", recorder);
+        }
         self.0.gate.open();
-        self.0.counters.borrow_mut().connects += 1;
+        self.0.counters.lock().connects += 1;
     }
 
     /// Forgets what was being written; what waits may go with the next connection.
     fn lost(&self) {
-        let mut queue = self.0.queue.borrow_mut();
+        let mut queue = self.0.queue.lock();
         queue.writing_bytes = 0;
-        let mut counters = self.0.counters.borrow_mut();
+        let mut counters = self.0.counters.lock();
         counters.disconnects += 1;
         counters.lost += std::mem::take(&mut queue.writing_frames);
     }
 
     /// Drops what waits, and what comes until the next attempt.
-    fn back_off(&self) {
-        let mut queue = self.0.queue.borrow_mut();
+    fn back_off(&self, recorder: &Recorder) {
+        let mut queue = self.0.queue.lock();
         queue.state = State::BackingOff;
-        self.forget(&mut queue, "no connection");
+        let forgotten = queue.forget();
+        drop(queue);
+        self.tell(&forgotten, "no connection", recorder);
     }
 
-    /// Drops what waits.
-    fn forget(&self, queue: &mut Queue, why: &'static str) {
-        let waiting = std::mem::take(&mut queue.waiting);
-        if std::mem::take(&mut queue.traced) {
-            self.0.recorder.forgotten(&codec::traced(&waiting), why);
+    /// Takes down what was dropped. The queue must be free by now: who sends holds the memory of
+    /// flow records while waiting for it.
+    fn tell(&self, forgotten: &Forgotten, why: &'static str, recorder: &Recorder) {
+        if forgotten.traced {
+            recorder.forgotten(&codec::traced(&forgotten.waiting), why);
         }
-        self.0.counters.borrow_mut().dropped_unconnected += std::mem::take(&mut queue.frames);
+        self.0.counters.lock().dropped_unconnected += forgotten.frames;
+    }
+}
+
+/// What waited and was dropped.
+struct Forgotten {
+    waiting: BytesMut,
+    traced: bool,
+    frames: u64,
+}
+
+impl Queue {
+    /// Drops what waits.
+    fn forget(&mut self) -> Forgotten {
+        Forgotten {
+            waiting: std::mem::take(&mut self.waiting),
+            traced: std::mem::take(&mut self.traced),
+            frames: std::mem::take(&mut self.frames),
+        }
     }
 }
 

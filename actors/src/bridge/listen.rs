@@ -27,6 +27,7 @@ use super::{
 };
 use crate::flow::Recorder;
 use bytes::BytesMut;
+use parking_lot::Mutex;
 use simpledynamo_protocol::ring::NodeId;
 use std::{
     cell::RefCell,
@@ -34,6 +35,7 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
@@ -62,7 +64,7 @@ struct Shared {
     peers: BTreeSet<NodeId>,
     frame_bytes: usize,
     inbound: Rc<dyn Inbound>,
-    counters: Rc<RefCell<Counters>>,
+    counters: Arc<Mutex<Counters>>,
     recorder: Recorder,
     seats: RefCell<Seats>,
     open: RefCell<Open>,
@@ -85,7 +87,7 @@ impl Listening {
         peers: BTreeSet<NodeId>,
         frame_bytes: usize,
         inbound: Rc<dyn Inbound>,
-        counters: Rc<RefCell<Counters>>,
+        counters: Arc<Mutex<Counters>>,
         recorder: Recorder,
     ) -> Listening {
         Listening(Rc::new(Shared {
@@ -146,7 +148,7 @@ impl Listening {
         if let Some(task) = task {
             task.abort();
         }
-        self.0.counters.borrow_mut().crowded_out += 1;
+        self.0.counters.lock().crowded_out += 1;
         self.0.strangers.warn(|| {
             format!("more than {UNPROVEN_MAX} connections without a hello: closed the eldest")
         });
@@ -166,7 +168,7 @@ impl Listening {
         let taken = shared.seats.borrow_mut().take(peer, connection);
         let seat = match taken {
             Ok(Taken { close, superseded }) => {
-                shared.counters.borrow_mut().superseded += u64::from(superseded);
+                shared.counters.lock().superseded += u64::from(superseded);
                 close
             }
             Err(refusal) => return handshake::refuse(stream, refusal).await,
@@ -176,10 +178,9 @@ impl Listening {
     }
 
     fn turn_away(&self, from: SocketAddr, error: &HandshakeError) {
-        let mut counters = self.0.counters.borrow_mut();
         match error {
             HandshakeError::Refused(_) | HandshakeError::Refusing(_) => {
-                counters.refused += 1;
+                self.0.counters.lock().refused += 1;
                 self.0.refusals.warn(|| format!("peer connection from {from}: {error}"));
             }
             // A peer that gave up before its turn came, as after a pause of this process.
@@ -188,7 +189,7 @@ impl Listening {
             | HandshakeError::Stranger(_)
             | HandshakeError::TooLong(_)
             | HandshakeError::Unreadable => {
-                counters.strangers += 1;
+                self.0.counters.lock().strangers += 1;
                 self.0.strangers.warn(|| format!("closed a connection from {from}: {error}"));
             }
         }
@@ -217,9 +218,9 @@ impl Listening {
                 return Ok(());
             }
             self.0.recorder.turn();
-            self.0.counters.borrow_mut().bytes_in += read as u64;
+            self.0.counters.lock().bytes_in += read as u64;
             self.deliver(&decoder, &mut received, peer).map_err(|error| {
-                self.0.counters.borrow_mut().damaged += 1;
+                self.0.counters.lock().damaged += 1;
                 io::Error::new(io::ErrorKind::InvalidData, error)
             })?;
         }
@@ -238,13 +239,13 @@ impl Listening {
                 Decoded::Message(message) => (message, None),
                 Decoded::Traced(message, trace) => (message, Some(trace)),
                 Decoded::Unknown(_) => {
-                    self.0.counters.borrow_mut().unknown_tags += 1;
+                    self.0.counters.lock().unknown_tags += 1;
                     continue;
                 }
             };
             // Given back before the message is handed in: the receiver may send at once, which counts
             // too.
-            self.0.counters.borrow_mut().frames_in += 1;
+            self.0.counters.lock().frames_in += 1;
             let PeerIdentity { id, incarnation, .. } = peer;
             let bytes = before - received.len();
             let cause = self.0.recorder.received(id, incarnation, &message, trace, bytes);
@@ -268,7 +269,7 @@ impl Place {
             Ok(admitted) => admitted,
             Err(error) => return listening.turn_away(from, &error),
         };
-        listening.0.counters.borrow_mut().accepts += 1;
+        listening.0.counters.lock().accepts += 1;
         log::info!("node {} connected from {from}", peer.id);
         listening.0.inbound.met(peer);
         match listening.read(stream, peer, &close).await {

@@ -24,7 +24,8 @@
 //! logged and reaches no decision: a process that hangs keeps its connections, and one that works may
 //! lose them. Only answers and their absence count ([`simpledynamo_protocol::suspicion`]).
 //!
-//! Everything here runs on one thread, inside a `LocalSet` (an actix `System` has one).
+//! Connections are served by one thread, inside a `LocalSet` (an actix `System` has one). Any thread
+//! sends, through an [`Outlet`] of its own.
 //!
 //! Caveats: see [`hello`] for what the proof does not cover and [`link`] for what is dropped when.
 
@@ -49,8 +50,9 @@ use hello::Credentials;
 use link::{Link, Route};
 use listen::Listening;
 use net::Net;
+use parking_lot::Mutex;
 use simpledynamo_protocol::{message::Message, ring::NodeId};
-use std::{cell::RefCell, collections::BTreeMap, io, net::SocketAddr, rc::Rc};
+use std::{collections::BTreeMap, io, net::SocketAddr, rc::Rc, sync::Arc};
 use tokio::task::{AbortHandle, spawn_local};
 
 /// Which life of which node.
@@ -196,7 +198,7 @@ impl Bridge {
             io::Error::new(error.kind(), format!("cannot listen for peers at {at}: {error}"))
         })?;
         let inbound: Rc<dyn Inbound> = Rc::new(inbound);
-        let counters = Rc::new(RefCell::new(Counters::default()));
+        let counters = Arc::new(Mutex::new(Counters::default()));
         let credentials = Rc::new(Credentials {
             me,
             cluster_id: settings.cluster_id,
@@ -212,11 +214,13 @@ impl Bridge {
                 frame_bytes: limits.frame_bytes,
                 peer_bytes: limits.peer_bytes,
             };
-            let link = Link::new(route, counters.clone(), recorder.clone());
-            let run = link.clone().run(net.clone(), credentials.clone(), inbound.clone());
+            let link = Link::new(route, counters.clone());
+            let (credentials, inbound) = (credentials.clone(), inbound.clone());
+            let run = link.clone().run(net.clone(), credentials, inbound, recorder.clone());
             tasks.push(spawn_local(run).abort_handle());
             links.insert(peer.id, link);
         }
+        let links = Links(Arc::new(links));
         let listening = Listening::new(
             credentials,
             settings.peers.iter().map(|peer| peer.id).collect(),
@@ -226,14 +230,15 @@ impl Bridge {
             recorder.clone(),
         );
         tasks.push(spawn_local(listening.clone().run(net, listener)).abort_handle());
-        Ok(BridgeHandle(Rc::new(Running { local, links, listening, tasks, counters })))
+        let outlet = Outlet { links, recorder: recorder.clone() };
+        Ok(BridgeHandle(Rc::new(Running { local, outlet, listening, tasks, counters })))
     }
 }
 
 /// Hands on what comes in, and lets a peer that connects be dialed without delay.
 struct Redialing {
     inbound: Rc<dyn Inbound>,
-    links: BTreeMap<NodeId, Link>,
+    links: Links,
 }
 
 impl Inbound for Redialing {
@@ -242,7 +247,7 @@ impl Inbound for Redialing {
     }
 
     fn met(&self, peer: PeerIdentity) {
-        if let Some(link) = self.links.get(&peer.id) {
+        if let Some(link) = self.links.0.get(&peer.id) {
             link.redial();
         }
         self.inbound.met(peer);
@@ -253,24 +258,67 @@ impl Inbound for Redialing {
     }
 }
 
+/// The links to all peers; cheap to clone, for any thread.
+#[derive(Clone)]
+pub struct Links(Arc<BTreeMap<NodeId, Link>>);
+
+impl Links {
+    /// What sends through them from one thread: `recorder` is that thread's.
+    #[must_use]
+    pub fn outlet(self, recorder: Recorder) -> Outlet {
+        Outlet { links: self, recorder }
+    }
+}
+
+/// What an actor sends to other nodes with; cheap to clone.
+#[derive(Clone)]
+pub struct Outlet {
+    links: Links,
+    recorder: Recorder,
+}
+
+impl Outlet {
+    /// Sends `message` to another node, or drops it; never waits. The message is encoded before this
+    /// returns. `origin` is for flow records.
+    pub fn send(&self, to: NodeId, message: &Message, origin: impl Into<Origin>) -> Sent {
+        let origin = origin.into();
+        let link = self.links.0.get(&to);
+        link.map_or(Sent::NoSuchPeer, |link| link.send(message, origin, &self.recorder))
+    }
+
+    /// The links, for another thread.
+    #[must_use]
+    pub fn links(&self) -> Links {
+        self.links.clone()
+    }
+}
+
 /// A running bridge; cheap to clone. It stops when the last clone is dropped.
 #[derive(Clone)]
 pub struct BridgeHandle(Rc<Running>);
 
 struct Running {
     local: SocketAddr,
-    links: BTreeMap<NodeId, Link>,
+    outlet: Outlet,
     listening: Listening,
     tasks: Vec<AbortHandle>,
-    counters: Rc<RefCell<Counters>>,
+    counters: Arc<Mutex<Counters>>,
 }
 
 impl BridgeHandle {
-    /// Sends `message` to another node, or drops it; never waits. The message is encoded before this
-    /// returns. `origin` is for flow records.
+    /// Sends as [`Outlet::send`] does.
     pub fn send(&self, to: NodeId, message: &Message, origin: impl Into<Origin>) -> Sent {
-        let origin = origin.into();
-        self.0.links.get(&to).map_or(Sent::NoSuchPeer, |link| link.send(message, origin))
+        self.0.outlet.send(to, message, origin)
+    }
+
+    /// What sends through it from this thread.
+    #[must_use]
+    pub fn outlet(&self) -> Outlet {
+        self.0.outlet.clone()
+    }
+
+    fn links_by_peer(&self) -> &BTreeMap<NodeId, Link> {
+        &self.0.outlet.links.0
     }
 
     /// Where it listens.
@@ -282,33 +330,33 @@ impl BridgeHandle {
     /// Who answers at the other end of the link to `peer`; none without a connection.
     #[must_use]
     pub fn identity(&self, peer: NodeId) -> Option<PeerIdentity> {
-        self.0.links.get(&peer)?.identity()
+        self.links_by_peer().get(&peer)?.identity()
     }
 
     /// Bytes that wait for `peer`.
     #[must_use]
     pub fn waiting(&self, peer: NodeId) -> usize {
-        self.0.links.get(&peer).map_or(0, Link::waiting)
+        self.links_by_peer().get(&peer).map_or(0, Link::waiting)
     }
 
     /// Every link.
     #[must_use]
     pub fn links(&self) -> Vec<LinkFigures> {
-        self.0.links.values().map(Link::figures).collect()
+        self.links_by_peer().values().map(Link::figures).collect()
     }
 
     /// How many frames went with one write, all links together.
     #[must_use]
     pub fn frames_per_write(&self) -> Reading {
         let mut all = Reading::default();
-        self.0.links.values().for_each(|link| all.add(&link.frames_per_write()));
+        self.links_by_peer().values().for_each(|link| all.add(&link.frames_per_write()));
         all
     }
 
     /// What happened so far.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        *self.0.counters.borrow()
+        *self.0.counters.lock()
     }
 
     /// Closes everything, and drops what waits.

@@ -3,7 +3,7 @@
 //! To take a free lock and to give it back costs as much as to fill a record in, and giving it back
 //! waits for what was written. Hardly anybody else wants it: so the thread gives it back when
 //! somebody does, which it sees at its next record, and at each tick of its router
-//! ([`super::Recorder::rest`]).
+//! ([`super::Recorder::rest`]). Where several threads take records down, none keeps it.
 
 use super::memory::Memory;
 use parking_lot::{ArcMutexGuard, Mutex, MutexGuard, RawMutex};
@@ -11,7 +11,7 @@ use std::{
     cell::RefCell,
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -34,14 +34,26 @@ pub(super) struct Hold {
     memory: Arc<Mutex<Memory>>,
     /// How many others wait for it.
     wanted: AtomicU32,
+    /// Several threads take records down: none keeps it.
+    shared: AtomicBool,
 }
 
 impl Hold {
     pub(super) fn new(memory: Memory) -> Hold {
-        Hold { memory: Arc::new(Mutex::new(memory)), wanted: AtomicU32::new(0) }
+        Hold {
+            memory: Arc::new(Mutex::new(memory)),
+            wanted: AtomicU32::new(0),
+            shared: AtomicBool::new(false),
+        }
     }
 
-    /// For the thread that takes records down, which then calls [`Hold::keep`].
+    /// From now on several threads take records down.
+    pub(super) fn share(&self) {
+        self.shared.store(true, Ordering::Relaxed);
+        give_back();
+    }
+
+    /// For a thread that takes records down, which then calls [`Hold::keep`].
     pub(super) fn take(&self) -> Kept {
         match KEPT.take() {
             Some(kept) if Arc::ptr_eq(Kept::mutex(&kept), &self.memory) => kept,
@@ -55,7 +67,8 @@ impl Hold {
 
     /// Keeps it, unless somebody waits.
     pub(super) fn keep(&self, kept: Kept) {
-        if self.wanted.load(Ordering::Relaxed) == 0 {
+        let alone = !self.shared.load(Ordering::Relaxed);
+        if alone && self.wanted.load(Ordering::Relaxed) == 0 {
             KEPT.set(Some(kept));
         }
     }

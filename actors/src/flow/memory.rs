@@ -1,6 +1,7 @@
 //! What a recorder keeps: recent records in a ring of bounded size.
 //!
-//! The node's one thread takes them down, http reads now and then: [`super::hold`].
+//! The node's thread takes them down, and those of shards, where it has some; http reads now and then:
+//! [`super::hold`].
 //!
 //! A record is first put down beside the ring and moved there with others of its time
 //! ([`STAGED_MAX`]): the place in the ring has left the caches since it was last used.
@@ -56,6 +57,9 @@ pub(super) struct Memory {
     next: usize,
     capacity: usize,
     seq: u64,
+    /// When the last record was taken down: none is before the one ahead of it, whichever thread's
+    /// turn began earlier.
+    latest: u64,
     /// Wall time less monotonic time, and when it was last looked at.
     pub(super) offset: u64,
     pub(super) anchored: u64,
@@ -82,6 +86,7 @@ impl Memory {
             next: 0,
             capacity,
             seq: 0,
+            latest: 0,
             offset: 0,
             anchored: 0,
             counts: Counts::default(),
@@ -100,7 +105,8 @@ impl Memory {
             self.settle();
         }
         self.counts.recorded += 1;
-        self.staged.push(Packed::at(mono));
+        self.latest = self.latest.max(mono);
+        self.staged.push(Packed::at(self.latest));
         self.seq
     }
 
@@ -213,10 +219,8 @@ impl Memory {
     }
 
     /// When the last record was taken down.
-    pub(super) fn last_mono(&mut self) -> u64 {
-        self.settle();
-        let newest = self.newest_first().next();
-        newest.and_then(|(_, at)| self.ring.get(at)).map_or(0, |last| last.mono)
+    pub(super) fn last_mono(&self) -> u64 {
+        self.latest
     }
 
     /// Numbers and places in the ring; what is staged must have been moved there.

@@ -45,5 +45,5 @@ pub use line::VERSION;
 pub use memory::{Counts, Filter};
 pub use packed::Draft;
 pub use record::{Actor, Cause, Event, KEY_BYTES, Place, Record, RecordId, ShortKey, request_id};
-pub use recorder::{Origin, Reader, Recorder};
+pub use recorder::{Origin, Reader, Recorder, Twin};
 pub use tables::Name;

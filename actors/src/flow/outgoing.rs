@@ -1,4 +1,4 @@
-//! Records on their way from the node's thread to the writer's.
+//! Records on their way from the node's threads to the writer's.
 //!
 //! A queue of its own, so that the writer never waits for the memory of recent records, which the
 //! node's thread keeps locked while it works.

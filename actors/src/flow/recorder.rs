@@ -46,7 +46,7 @@ use std::{
 /// How long a crashing node tries to get at its own memory.
 const CRASH_PATIENCE: Duration = Duration::from_secs(1);
 
-/// What the recorder, the writer and readers share.
+/// What the recorders, the writer and readers share.
 pub(super) struct Shared {
     pub(super) node: NodeId,
     pub(super) incarnation: u64,
@@ -72,35 +72,54 @@ impl From<Cause> for Origin {
     }
 }
 
-/// Takes down what happens; cheap to clone, on the node's own thread. One pointer, because every
+/// Takes down what happens; cheap to clone, on one thread of the node ([`Recorder::twin`] for others). One pointer, because every
 /// coordinator of a key has one, and what it points to is in the nearest cache.
 #[derive(Clone)]
 pub struct Recorder(Rc<Inner>);
 
 struct Inner {
+    common: Common,
+    /// On another thread than the one that reads from peers.
+    apart: bool,
+    requests: Cell<u64>,
+    /// The time of this turn of the thread.
+    time: Cell<u64>,
+}
+
+/// What the recorders of all threads of a node have in common.
+#[derive(Clone)]
+struct Common {
     shared: Option<Arc<Shared>>,
     clock: Clock,
     all: bool,
     slow: u64,
     one_in: u64,
-    requests: Cell<u64>,
-    /// The time of this turn of the node's thread.
-    time: Cell<u64>,
+}
+
+impl Common {
+    fn open(self, apart: bool) -> Recorder {
+        let (requests, time) = (Cell::default(), Cell::default());
+        Recorder(Rc::new(Inner { common: self, apart, requests, time }))
+    }
+}
+
+/// On its way to another thread of the node, which makes its recorder of it.
+#[derive(Clone)]
+pub struct Twin(Common);
+
+impl Twin {
+    /// The recorder of this thread.
+    #[must_use]
+    pub fn open(self) -> Recorder {
+        self.0.open(true)
+    }
 }
 
 impl Recorder {
     /// One that takes nothing down.
     #[must_use]
     pub fn off(clock: Clock) -> Recorder {
-        Recorder(Rc::new(Inner {
-            shared: None,
-            clock,
-            all: false,
-            slow: u64::MAX,
-            one_in: 0,
-            requests: Cell::default(),
-            time: Cell::default(),
-        }))
+        Common { shared: None, clock, all: false, slow: u64::MAX, one_in: 0 }.open(false)
     }
 
     /// The recorder of this life of `node`, and its writer. Without a directory it keeps everything
@@ -136,15 +155,9 @@ impl Recorder {
         let bytes = settings.file_bytes;
         let spawn = |at: &Path| files::spawn(shared.clone(), at.to_path_buf(), bytes, gather);
         let writer = directory.map(spawn);
-        let recorder = Recorder(Rc::new(Inner {
-            shared: Some(shared),
-            clock,
-            all,
-            slow: u64::try_from(settings.slow.as_micros()).unwrap_or(u64::MAX),
-            one_in: settings.one_in,
-            requests: Cell::default(),
-            time: Cell::default(),
-        }));
+        let slow = u64::try_from(settings.slow.as_micros()).unwrap_or(u64::MAX);
+        let (shared, one_in) = (Some(shared), settings.one_in);
+        let recorder = Common { shared, clock, all, slow, one_in }.open(false);
         recorder.turn();
         recorder.record(|record| {
             record.event(Event::Start);
@@ -153,27 +166,43 @@ impl Recorder {
         Ok((recorder, writer.transpose()?))
     }
 
+    /// For another thread of the node. From then on no thread keeps the lock of the memory.
+    #[must_use]
+    pub fn twin(&self) -> Twin {
+        if let Some(shared) = &self.0.common.shared {
+            shared.memory.share();
+        }
+        Twin(self.0.common.clone())
+    }
+
     /// For http, the panic hook and whoever stops the node.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader(self.0.shared.clone())
+        Reader(self.0.common.shared.clone())
     }
 
     /// Whether anything is taken down.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.0.shared.is_some()
+        self.0.common.shared.is_some()
     }
 
     /// Reads the clock: once for everything that then happens in one go. To be called where something
-    /// comes in from outside the node's thread: bytes, a command, a commit, a timer.
+    /// comes in from outside the thread: bytes, a command, a commit, a timer.
     pub fn turn(&self) {
         if self.is_on() {
-            self.turn_at(self.0.clock.mono());
+            self.turn_at(self.0.common.clock.mono());
         }
     }
 
-    /// The same with a time that was read for something else.
+    /// The same where a message comes in that another thread may have sent: else it belongs to a turn.
+    pub fn turn_apart(&self) {
+        if self.0.apart {
+            self.turn();
+        }
+    }
+
+    /// [`Recorder::turn`] with a time that was read for something else.
     pub fn turn_at(&self, now: Time) {
         self.0.time.set(now.0);
     }
@@ -186,7 +215,7 @@ impl Recorder {
 
     /// Takes a record down that `fill` fills in; gives its name.
     pub fn record(&self, fill: impl FnOnce(&mut Draft<'_>)) -> Name {
-        let Some(shared) = &self.0.shared else { return Name::NONE };
+        let Some(shared) = &self.0.common.shared else { return Name::NONE };
         Name::own(self.record_at(shared, |record, _| fill(record)))
     }
 
@@ -205,7 +234,7 @@ impl Recorder {
         let mut memory = shared.memory.take();
         if mono >= memory.anchored {
             memory.anchored = mono + ANCHOR_EVERY;
-            memory.offset = self.0.clock.wall_micros().wrapping_sub(mono);
+            memory.offset = self.0.common.clock.wall_micros().wrapping_sub(mono);
         }
         let seq = memory.open(mono);
         (memory, seq)
@@ -213,7 +242,7 @@ impl Recorder {
 
     #[inline(never)]
     fn close(&self, shared: &Shared, mut memory: Kept) {
-        memory.close(self.0.all);
+        memory.close(self.0.common.all);
         shared.memory.keep(memory);
     }
 
@@ -234,7 +263,7 @@ impl Recorder {
         Origin { cause, queue, handling }: Origin,
         transmit: impl FnOnce(Option<Trace>) -> Result<usize, &'static str>,
     ) -> Cause {
-        let Some(shared) = &self.0.shared else {
+        let Some(shared) = &self.0.common.shared else {
             // Nobody asks what came of it.
             let _ = transmit(None);
             return Cause::NONE;
@@ -260,7 +289,7 @@ impl Recorder {
 
     /// Takes down that `message` goes to an actor of the own node.
     pub fn local(&self, message: &Message, origin: Origin) -> Cause {
-        let Some(shared) = &self.0.shared else { return Cause::NONE };
+        let Some(shared) = &self.0.common.shared else { return Cause::NONE };
         self.send(shared.node, message, origin, |_| Ok(0))
     }
 
@@ -268,7 +297,7 @@ impl Recorder {
     /// Else its answer alone says it, with how long it waited and was worked on, and is caused by what
     /// the question was: one record in sixteen that no picture shows.
     pub fn ask_own(&self, message: &Message, origin: Origin) -> Cause {
-        if self.0.all || origin.cause.keep {
+        if self.0.common.all || origin.cause.keep {
             return self.local(message, origin);
         }
         Cause { at: self.now(), ..origin.cause }
@@ -276,7 +305,7 @@ impl Recorder {
 
     /// Takes down that messages of this life that were to be sent have been forgotten.
     pub fn forgotten(&self, sendings: &[u64], why: &'static str) {
-        let Some(shared) = &self.0.shared else { return };
+        let Some(shared) = &self.0.common.shared else { return };
         for seq in sendings {
             let sent = shared.memory.lock().find(*seq);
             self.record_at(shared, |record, _| {
@@ -300,7 +329,7 @@ impl Recorder {
         trace: Option<Trace>,
         bytes: usize,
     ) -> Cause {
-        let Some(shared) = &self.0.shared else { return Cause::NONE };
+        let Some(shared) = &self.0.common.shared else { return Cause::NONE };
         let theirs = |seq| RecordId { node: from, incarnation, seq };
         let (id, cause, keep) = match trace {
             None => (RecordId::NONE, RecordId::NONE, false),
@@ -327,24 +356,26 @@ impl Recorder {
     /// Whether the request that now begins is one of those that are written anyhow.
     #[must_use]
     pub fn sample(&self) -> bool {
-        if self.0.shared.is_none() || self.0.one_in == 0 {
+        if self.0.common.shared.is_none() || self.0.common.one_in == 0 {
             return false;
         }
         let requests = self.0.requests.get();
         self.0.requests.set(requests + 1);
-        requests.is_multiple_of(self.0.one_in)
+        requests.is_multiple_of(self.0.common.one_in)
     }
 
     /// Whether a request that took so long, microseconds, is slow.
     #[must_use]
     pub fn is_slow(&self, micros: u64) -> bool {
-        micros >= self.0.slow
+        micros >= self.0.common.slow
     }
 
     /// A request turned out to be worth keeping: writes what is remembered of it and of its key.
     /// Whether the key's replicas are to be told too; there is a bound a second.
     pub fn keep(&self, request: OpId, key: &Key, since: u64) -> bool {
-        let Some(shared) = self.0.shared.as_ref().filter(|_| !self.0.all) else { return false };
+        let Some(shared) = self.0.common.shared.as_ref().filter(|_| !self.0.common.all) else {
+            return false;
+        };
         let now = self.now();
         let mut memory = shared.memory.lock();
         let may = memory.may_keep(now);

@@ -10,7 +10,7 @@ use super::{
 use crate::storage::MemoryPlace;
 use actix::Actor;
 use simpledynamo_protocol::ring::NodeId;
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::atomic::Ordering, time::Duration};
 
 /// A node's disk; from [`World::disk`].
 pub struct DiskFaults<'a> {
@@ -28,7 +28,7 @@ impl Clocks<'_> {
     pub fn advance(self, span: Duration) {
         let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
         for node in self.world.nodes.values() {
-            node.skew.set(node.skew.get().saturating_add(millis));
+            node.skew.fetch_add(millis, Ordering::Relaxed);
         }
     }
 }
@@ -158,7 +158,7 @@ impl World {
     pub fn skew(&mut self, node: impl Id, millis: i64) {
         let node = self.known(node);
         if let Some(node) = self.nodes.get(&node) {
-            node.skew.set(millis);
+            node.skew.store(millis, Ordering::Relaxed);
         }
     }
 }

@@ -9,18 +9,19 @@ use crate::{
     messages::NodeHandle,
     node::{Parts, StartError, expected, wire},
     settings::Settings,
+    shards,
     storage::{CachedStore, Identity, MemoryPlace, Place, RecordCache, Store},
 };
 use simpledynamo_protocol::{ring::NodeId, time::WallMillis};
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     future::{Future, poll_fn},
     ops::Range,
     pin::Pin,
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
 };
@@ -67,7 +68,7 @@ pub(super) enum State {
 pub(super) struct SimNode {
     pub(super) settings: Settings,
     pub(super) disk: SimDisk,
-    pub(super) skew: Rc<Cell<i64>>,
+    pub(super) skew: Arc<AtomicI64>,
     /// How long a sync takes, microseconds.
     pub(super) sync: Rc<RefCell<Range<u64>>>,
     pub(super) paused: bool,
@@ -82,7 +83,7 @@ impl SimNode {
         SimNode {
             settings,
             disk: SimDisk::default(),
-            skew: Rc::default(),
+            skew: Arc::default(),
             sync: Rc::new(RefCell::new(sync)),
             paused: false,
             beside,
@@ -216,7 +217,7 @@ struct Life {
     place: Place,
     disk: SimDisk,
     origin: Instant,
-    skew: Rc<Cell<i64>>,
+    skew: Arc<AtomicI64>,
     sync: Rc<RefCell<Range<u64>>>,
     rng: Rng,
     beside: Option<Beside>,
@@ -229,7 +230,7 @@ impl Life {
         // Made here, in a poll: elsewhere tokio's clock shows the machine's time.
         let clock = Clock::with_wall(move || {
             let elapsed = u64::try_from(origin.elapsed().as_millis()).unwrap_or(0);
-            (WALL_START + elapsed).saturating_add_signed(skew.get())
+            (WALL_START + elapsed).saturating_add_signed(skew.load(Ordering::Relaxed))
         });
         let expected = expected(&settings, "simulated".to_owned(), &clock);
         let identity = Identity::open(place, &expected)?;
@@ -239,7 +240,7 @@ impl Life {
         let network = net.wire.clone();
         let (own_settings, own_clock) = (settings.clone(), clock.clone());
         let parts = Parts { settings, identity, store, clock };
-        let (handle, mut stopper) = wire(net, parts, false, |writer, replica| {
+        let (handle, mut stopper) = wire(net, parts, shards::Place::Here, |writer, replica| {
             let syncing = async move |writes: &[simpledynamo_protocol::effect::Write]| {
                 let span = rng.within(&sync.borrow());
                 #[cfg(feature = "broken-rules")]

@@ -54,6 +54,8 @@ pub struct Config {
     pub sync: Range<Duration>,
     /// Age at which a tombstone held by all replicas may be forgotten.
     pub tombstone_grace: Duration,
+    /// Shards that each node's keys are spread over; 0: none. A simulation runs them on one thread.
+    pub workers: usize,
     /// Whether the text of the message log is kept, for [`Sim::messages`].
     pub keep_log: bool,
     /// What runs in each node's process beside its own actors, from [`Config::beside`].
@@ -78,6 +80,7 @@ impl Config {
             replication: Replication::Quorum,
             sync: Duration::from_micros(sync.start)..Duration::from_micros(sync.end),
             tombstone_grace: Duration::from_secs(3_600),
+            workers: 0,
             keep_log: false,
             beside: None,
             #[cfg(feature = "broken-rules")]
@@ -119,6 +122,7 @@ impl Config {
             hedge_after: self.hedge_after,
             deadline: self.deadline,
             tombstone_grace: self.tombstone_grace,
+            workers: self.workers,
             replication: self.replication,
             strategy: strategy.to_owned(),
             durability: Durability::Sync,

@@ -1,4 +1,5 @@
-//! The replica store: one actor over one store.
+//! The replica store: one actor over one store, and, where a node has shards, a front of it in each, for
+//! queries and for what its coordinators ask.
 //!
 //! It takes what coordinators, catch-up and scans of all nodes ask of this replica. Everything that
 //! may change something goes to the writer thread (`writer`), which lets the answers out once they
@@ -17,13 +18,14 @@ pub use queue::{Queue, Shared, Work};
 pub use writer::{Voice, Watch, Writer};
 
 use crate::{
-    bridge::BridgeHandle,
+    bridge::Outlet,
     coordinator::Forget,
     flow::{Cause, Origin, Recorder},
     membership::{Membership, Progress},
     messages::{LocalGet, LocalPage, LocalRows},
-    router::{FromNode, Router},
+    router::FromNode,
     scan::Scan,
+    shards::{Pace, Shard, Shards},
     storage::{CachedStore, Store},
     sync::Sync,
 };
@@ -33,7 +35,7 @@ use simpledynamo_protocol::{
     effect::{Effect, Effects},
     message::{self, NoVote, Query, Reason, Round},
     record::{Key, Record},
-    register::acceptor::{Acceptor, Standing},
+    register::acceptor::Acceptor,
     ring::NodeId,
 };
 use std::{collections::VecDeque, sync::Arc};
@@ -106,8 +108,6 @@ pub struct Out {
 pub struct Committed {
     /// Answers in order.
     pub out: Vec<Out>,
-    /// The acceptor's part from here on.
-    pub standing: Standing,
     /// Chains: whether this node votes and holds all that is committed in all its ranges.
     pub level: Option<bool>,
 }
@@ -121,7 +121,7 @@ pub struct Close;
 #[derive(Clone)]
 pub struct Locals {
     /// Answers to coordinators.
-    pub router: Addr<Router>,
+    pub shards: Shards<Shard>,
     /// Answers to catch-up and sweep.
     pub sync: Addr<Sync>,
     /// Answers to scans.
@@ -151,25 +151,26 @@ pub struct Replica {
     me: NodeId,
     store: Arc<CachedStore<Arc<dyn Store>>>,
     queue: Option<Queue>,
-    standing: Standing,
     /// Chains: whether they are what this replica serves, and are level; none for quorums.
     level: Option<bool>,
-    bridge: BridgeHandle,
+    bridge: Outlet,
     locals: Locals,
     fatal: crate::node::Fatal,
     effects: Effects,
     overflow: VecDeque<Work>,
+    pace: Pace,
 }
 
 impl Replica {
-    /// The actor over `store`; `queue` leads to its writer.
+    /// The actor over `store`; `queue` leads to its writer. `chains`: it lets out what the writer says
+    /// for chains, and has it look for their time-outs.
     #[must_use]
     pub fn new(
         me: NodeId,
         store: Arc<CachedStore<Arc<dyn Store>>>,
         queue: Queue,
-        (standing, chains): (Standing, bool),
-        bridge: BridgeHandle,
+        chains: bool,
+        bridge: Outlet,
         locals: Locals,
         fatal: crate::node::Fatal,
     ) -> Replica {
@@ -177,14 +178,21 @@ impl Replica {
             me,
             store,
             queue: Some(queue),
-            standing,
             level: chains.then_some(false),
             bridge,
             locals,
             fatal,
             effects: Effects::new(),
             overflow: VecDeque::new(),
+            pace: Pace::default(),
         }
+    }
+
+    /// The same where it gets messages of other threads.
+    #[must_use]
+    pub(crate) fn apart(mut self) -> Replica {
+        self.pace = Pace::of(true);
+        self
     }
 
     fn let_out(&mut self, Out { to, message, origin }: Out) {
@@ -204,7 +212,7 @@ impl Replica {
             Some(askers::SCAN) => {
                 self.locals.scan.do_send(crate::scan::FromReplica { from, message })
             }
-            _ => self.locals.router.do_send(FromNode { from, message, cause }),
+            _ => self.locals.shards.tell_routers(FromNode { from, message, cause }),
         }
     }
 
@@ -218,7 +226,7 @@ impl Replica {
     fn drain_overflow(&mut self) {
         let Some(queue) = &self.queue else { return };
         while let Some(work) = self.overflow.pop_front() {
-            if let Err(turned) = queue.push(work) {
+            if let Err(turned) = queue.push_surely(work) {
                 return self.overflow.push_front(turned.work);
             }
         }
@@ -300,10 +308,12 @@ impl Handler<Forget> for Replica {
 impl Handler<ToReplica> for Replica {
     type Result = ();
 
-    fn handle(&mut self, ask: ToReplica, _: &mut Context<Self>) {
+    fn handle(&mut self, ask: ToReplica, ctx: &mut Context<Self>) {
         let ToReplica { from, message, cause } = ask;
+        self.pace.keep(ctx);
+        self.locals.recorder.turn_apart();
         match message {
-            message::Message::Query(query) if self.standing == Standing::Voter => {
+            message::Message::Query(query) if self.queue.as_ref().is_some_and(Queue::votes) => {
                 self.query(from, &query, cause);
             }
             message => self.enqueue(Work::Message { from, message, cause }),
@@ -345,7 +355,6 @@ impl Handler<Committed> for Replica {
 
     fn handle(&mut self, committed: Committed, _: &mut Context<Self>) {
         self.locals.recorder.turn();
-        self.standing = committed.standing;
         if let Some(level) = committed.level.filter(|_| committed.level != self.level) {
             self.level = Some(level);
             self.locals.membership.do_send(Progress { level, copied: 0 });

@@ -13,7 +13,7 @@ use simpledynamo_protocol::{
 };
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 use tokio::sync::{
     mpsc::{Receiver, Sender, channel, error::TrySendError},
@@ -22,6 +22,8 @@ use tokio::sync::{
 
 /// Operations that wait for the writer; further ones are turned away.
 pub(super) const QUEUE_OPERATIONS: usize = 16_384;
+/// Of these, kept for work that must not be lost, or others would always be first.
+const RESERVED: usize = 64;
 /// Bytes of records that wait for the writer; further ones are turned away.
 pub(super) const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -124,6 +126,8 @@ pub struct Turned {
 /// What others may see of the writer's state, as it is durable.
 #[derive(Debug, Default)]
 pub struct Shared {
+    /// Whether this node votes.
+    pub votes: AtomicBool,
     /// The acceptor's ceiling: no round above it was promised or used.
     pub ceiling: AtomicU64,
     /// Rows stored.
@@ -152,7 +156,8 @@ pub(super) struct Queued {
     pub(super) work: Work,
 }
 
-/// The way to the writer; bounded.
+/// The way to the writer; bounded. Cheap to clone, for any thread.
+#[derive(Clone)]
 pub struct Queue {
     sender: Sender<Queued>,
     clock: Option<Clock>,
@@ -167,11 +172,27 @@ impl Queue {
         (Queue { sender, clock, shared: shared.clone() }, shared, receiver)
     }
 
+    /// Whether this node votes: all that it had to hold before it might is durable.
+    pub(super) fn votes(&self) -> bool {
+        self.shared.votes.load(Ordering::SeqCst)
+    }
+
     /// Puts work in the queue.
     ///
     /// # Errors
     /// The work, where too much waits already.
     pub fn push(&self, work: Work) -> Result<(), Box<Turned>> {
+        if self.sender.capacity() <= RESERVED {
+            return Err(Box::new(Turned { work, reason: Reason::Overloaded }));
+        }
+        self.push_surely(work)
+    }
+
+    /// The same for work that must not be lost: it takes what is reserved for it, too.
+    ///
+    /// # Errors
+    /// The work, where too much waits already.
+    pub(super) fn push_surely(&self, work: Work) -> Result<(), Box<Turned>> {
         let bytes = work.bytes();
         if self.shared.waiting.load(Ordering::Relaxed) + bytes > QUEUE_BYTES {
             return Err(Box::new(Turned { work, reason: Reason::Overloaded }));

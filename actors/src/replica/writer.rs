@@ -192,6 +192,7 @@ impl Writer {
             time_from: watch.time_from,
         };
         writer.publish();
+        writer.publish_standing();
         Ok((writer, queue, shared))
     }
 
@@ -237,7 +238,9 @@ impl Writer {
         self.batch.latest = Origin::from(Cause::NONE);
         let mut next = Some(first);
         while let Some(queued) = next.take() {
-            self.now = queued.now;
+            // Never back: who hands in may have been stopped between its clock and the queue.
+            self.now.mono = self.now.mono.max(queued.now.mono);
+            self.now.wall = queued.now.wall;
             self.shared.waiting.fetch_sub(queued.bytes, Ordering::Relaxed);
             self.shared.queued.fetch_sub(1, Ordering::Relaxed);
             (operations, bytes) = (operations + 1, bytes + queued.bytes);
@@ -267,8 +270,8 @@ impl Writer {
             let handling = waited(self.batch.gathered, self.time());
             out.iter_mut().for_each(|out| out.origin.handling = handling);
         }
-        let (standing, level) = (self.voice.standing(), self.voice.is_level());
-        replica.do_send(Committed { out, standing, level });
+        self.publish_standing();
+        replica.do_send(Committed { out, level: self.voice.is_level() });
         for done in std::mem::take(&mut self.batch.settled) {
             // Who waited may be gone.
             let _ = done.send(());
@@ -433,6 +436,11 @@ impl Writer {
         self.shared.committed.fetch_add(self.batch.operations, Ordering::Relaxed);
         self.publish();
         Ok(())
+    }
+
+    fn publish_standing(&self) {
+        let votes = self.voice.standing() == Standing::Voter;
+        self.shared.votes.store(votes, Ordering::SeqCst);
     }
 
     fn publish(&mut self) {

@@ -29,7 +29,7 @@ use std::{
 
 /// What an entry costs beside key, value and results, about: structures here and in the cache.
 const ENTRY_BYTES: usize = 256;
-/// Parts with a lock each; two threads use the cache.
+/// Parts with a lock each; two threads use the cache, and those of shards read it.
 const SHARDS: usize = 4;
 /// Bytes expected of an entry: only the first allocation depends on it.
 const TYPICAL_ENTRY_BYTES: usize = 512;

@@ -80,6 +80,10 @@ pub(super) struct TortureArguments {
     /// How the nodes of a key agree.
     #[arg(long, value_enum, default_value = "quorum")]
     replication: Strategy,
+    /// Threads of each node that its keys are spread over; 0: none.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=64))]
+    workers: u32,
     /// Write every operation to FILE, a line of JSON each.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -232,10 +236,11 @@ async fn supervise(arguments: &TortureArguments) -> Result<(), Failure> {
     let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_micros());
     let seed = arguments.seed.unwrap_or_else(|| u64::try_from(clock() % 1_000_000).unwrap_or(0));
     let program = std::env::current_exe()?;
-    let settings = match arguments.replication {
-        Strategy::Quorum => String::new(),
-        Strategy::Chain => "replication = \"chain\"\n".to_owned(),
+    let replication = match arguments.replication {
+        Strategy::Quorum => "quorum",
+        Strategy::Chain => "chain",
     };
+    let settings = format!("replication = \"{replication}\"\nworkers = {}\n", arguments.workers);
     let (name, ids) = ("torture", IDS.to_vec());
     let mut ring = Fleet::new(Plan { name, program, ids, settings, seed })?;
     let end = match share(arguments, seed, &ring) {

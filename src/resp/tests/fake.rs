@@ -85,7 +85,7 @@ impl Fake {
         let shelf = Rc::new(RefCell::new(Shelf { phase: Phase::Serving, ..Shelf::default() }));
         let address = Actor::start(Fake { shelf: Rc::clone(&shelf), ring });
         let handle = NodeHandle {
-            execute: address.clone().recipient(),
+            execute: address.clone().recipient().into(),
             scan: address.clone().recipient(),
             count: address.clone().recipient(),
             local_get: address.clone().recipient(),

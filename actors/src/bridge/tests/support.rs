@@ -174,6 +174,7 @@ pub(super) fn settings(me: u16) -> Settings {
         hedge_after: Duration::from_millis(10),
         deadline: Duration::from_secs(2),
         tombstone_grace: Duration::from_secs(3600),
+        workers: 0,
         durability: Durability::Os,
         limits: Limits::default(),
         flow: Flow::default(),

@@ -1,7 +1,7 @@
 //! A case: everything a run of the swarm is made of, drawn from its seed before it begins.
 //!
-//! How keys are replicated is drawn from a stream of its own: with quorums and with chains a seed has the same ring, clients
-//! and faults. Where a fault names a message of the register, a case of chains names what a chain has
+//! How keys are replicated, and whether nodes have shards, is drawn from streams of their own: with quorums and with chains a seed
+//! has the same ring, clients and faults. Where a fault names a message of the register, a case of chains names what a chain has
 //! in its place.
 //!
 //! The schedule of faults is a list, so that a run can be repeated without some of them: shrinking
@@ -83,6 +83,10 @@ impl Case {
         let mut case = Draw { rng: Rng::new(seed, 3), seed }.case();
         if Rng::new(seed, 5).chance(500) {
             case.config.replication = Replication::Chain;
+        }
+        let mut rng = Rng::new(seed, 6);
+        if rng.chance(300) {
+            case.config.workers = 2 + usize::from(rng.chance(500));
         }
         case
     }
@@ -401,10 +405,15 @@ impl std::fmt::Display for Case {
             Temper::Wild => "any fault at any time",
         };
         let (clients, operations) = self.load();
-        let Config { seed, nodes, replication, request_timeout, deadline, .. } = &self.config;
+        let Config { seed, nodes, replication, request_timeout, deadline, workers, .. } =
+            &self.config;
+        let shards = match workers {
+            0 => String::new(),
+            workers => format!(" of {workers} shards"),
+        };
         write!(
             f,
-            "seed {seed}: {}, {} nodes, {clients} clients, {operations} operations, time-out {} ms, \
+            "seed {seed}: {}, {} nodes{shards}, {clients} clients, {operations} operations, time-out {} ms, \
              deadline {} ms; {temper}; {} of {} faults",
             replication.name(),
             nodes.len(),

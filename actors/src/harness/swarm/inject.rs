@@ -17,6 +17,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -158,7 +159,7 @@ impl Injector {
     fn see_clocks(&self, world: &World) {
         let mut met = self.met.borrow_mut();
         for node in world.nodes.values() {
-            let skew = node.skew.get();
+            let skew = node.skew.load(Ordering::Relaxed);
             met.clocks = (met.clocks.0.min(skew), met.clocks.1.max(skew));
         }
     }
@@ -226,7 +227,8 @@ impl Injector {
                 let grace = self.case.config.tombstone_grace.as_millis();
                 let most = i64::try_from(grace).unwrap_or(i64::MAX) / CLOCK_PART;
                 if let Some(node) = world.nodes.get(node) {
-                    node.skew.set(node.skew.get().saturating_add(*millis).min(most));
+                    let ahead = node.skew.load(Ordering::Relaxed).saturating_add(*millis);
+                    node.skew.store(ahead.min(most), Ordering::Relaxed);
                 }
                 self.see_clocks(world);
             }
