@@ -2,10 +2,10 @@
 
 use simpledynamo::processes;
 use simpledynamo_actors::{
-    harness::{self, Cluster, Failure, Mix, ms, play},
+    harness::{self, Cluster, Failure, Faults, Mix, ms, play},
     settings::Replication,
 };
-use simpledynamo_protocol::{command::Reply, history::Outcome};
+use simpledynamo_protocol::{command::Reply, history::Outcome, ring::NodeId};
 
 /// More keys than shards, so that each has several.
 fn load() -> Mix {
@@ -81,3 +81,31 @@ macro_rules! with_workers {
 }
 
 with_workers!(nodes_die_under_load, every_node_serves_every_key);
+
+fn places(holders: Vec<NodeId>) -> [NodeId; 3] {
+    <[NodeId; 3]>::try_from(holders).unwrap_or([NodeId(0); 3])
+}
+
+/// A coordinator has the vote of a node that then loses its store, and comes back before the own vote
+/// is durable. Together they would be a quorum of which one holds the value.
+#[test]
+fn every_shard_forgets_the_votes_of_a_former_life() -> Result<(), Failure> {
+    for key in (0..9).map(|number| format!("key-{number}")) {
+        let mut t = harness::Config { workers: 3, ..harness::Config::new(3) }.start();
+        let [first, second, third] = places(t.holders(&key)?);
+        t.client(first).set(&key, "before")?;
+        t.heal_and_settle()?;
+        t.cut(first, third, true);
+        t.cut(third, first, true);
+        t.disk(first).slow(ms(300)..ms(301));
+        t.after(ms(30), move |t| t.restart(second).wipe_disk());
+        if t.client(first).set(&key, "after")? == Outcome::Reply(Reply::Ok) {
+            let held = [t.held(second, &key)?, t.held(third, &key)?];
+            let after = held.iter().flatten().filter(|held| held.value == Some("after".into()));
+            assert_ne!(after.count(), 0, "{key} is acknowledged and at {first} only: {held:?}");
+        }
+        t.heal_and_settle()?;
+        t.history().assert_linearizable()?;
+    }
+    Ok(())
+}
