@@ -3,13 +3,13 @@
 #![allow(clippy::print_stdout, reason = "figures of the swarm, for whoever looks")]
 
 use simpledynamo_actors::harness::{
-    Config, Failure, Mix, WALL_START, ms, sim,
+    Cluster, Config, Failure, Mix, WALL_START, ms, sim,
     swarm::{Figures, swarm},
 };
 use simpledynamo_protocol::{
     command::{Command, Condition, Expiry, Reply},
     history::Outcome,
-    message::{Accept, Accepted},
+    message::{Accept, Accepted, Digests},
 };
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -237,5 +237,32 @@ fn time_that_stands_still_fails_the_run() -> Result<(), Failure> {
     let failure = t.advance(ms(2_000)).expect_err("time went on");
     assert!(failure.to_string().contains("time stands still"), "{failure}");
     assert!(failure.to_string().contains("SEED=32"), "{failure}");
+    Ok(())
+}
+
+/// A node that lost its store finds nothing of a key that it had acknowledged. If it said so, that and
+/// what the replica says that was cut off at the time would be a quorum for "not there".
+#[test]
+fn learner_answers_no_query() -> Result<(), Failure> {
+    for (key, workers) in (0..6).map(|number| (format!("key-{number}"), number % 2 * 3)) {
+        let mut t = Config { workers, ..Config::new(4) }.start();
+        let holders = t.holders(&key)?;
+        let &[first, second, third] = holders.as_slice() else { panic!("{holders:?}") };
+        t.partition(&[third]);
+        assert_eq!(t.client(first).set(&key, "v")?, ok());
+        t.link(first, second).only::<Digests>().drop(1.0);
+        t.restart(second).wipe_disk();
+        t.rejoin(third);
+        // All peers have let it in: it serves clients, and does not vote.
+        while t.client(second).get("another")? == Outcome::NotApplied {
+            t.advance(ms(20))?;
+        }
+        t.partition(&[first]);
+        let read = t.client(third).get(&key)?;
+        assert_ne!(read, Outcome::Reply(Reply::Nil), "{key}, workers = {workers}");
+        t.heal_and_settle()?;
+        assert_eq!(t.client(third).get(&key)?, value("v"));
+        t.history().assert_linearizable()?;
+    }
     Ok(())
 }
