@@ -6,7 +6,7 @@ use super::{
     clients::{Connections, Noted},
     fleet::{LOOK, calm, status_of},
 };
-use crate::cli::client::Reply as Answer;
+use crate::{cli::client::Reply as Answer, config::Replication, http::StatusPage};
 use simpledynamo_actors::harness::{Failure, Faults, Held, Pairs};
 use simpledynamo_protocol::{
     ballot::{Ballot, Stamp},
@@ -32,12 +32,16 @@ impl Processes {
     }
 }
 
-/// Waits until the nodes that are up, and do not stand still, are open for clients and vote.
+/// Waits until the nodes that are up, and do not stand still, are open for clients and vote; with
+/// chains, until they hold all again, too, as in a simulation: a node that is on its way back into a
+/// chain is one less that may fail.
 pub(super) async fn serving(noted: Rc<Noted>) {
+    let chains = noted.cluster.replication == Replication::Chain;
     for node in 0..noted.doors.len() {
         let serves = async || {
             let page = status_of(&noted.cluster, node).await;
-            noted.is_open(node) && page.is_some_and(|page| page.phase == "serving")
+            let whole = |page: StatusPage| page.phase == "serving" && (page.level || !chains);
+            noted.is_open(node) && page.is_some_and(whole)
         };
         while noted.is_awake(node) && !serves().await {
             sleep(LOOK).await;

@@ -204,7 +204,7 @@ pub trait Cluster: Faults + Sized {
     /// As said above.
     fn advance(&mut self, span: Duration) -> Result<(), Failure>;
 
-    /// Lets time pass until every node that is up serves.
+    /// Lets time pass until every node that is up serves; with chains, until it is back in its own.
     ///
     /// # Errors
     /// As said above.
