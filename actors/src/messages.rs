@@ -250,9 +250,9 @@ pub struct NodeHandle {
     pub flow: Reader,
 }
 
-impl NodeHandle {
+impl Shards<Recipient<Execute>> {
     /// Hands a client's operation to the router of its key.
-    pub fn submit(&self, execute: Execute) {
-        self.execute.of(&execute.key).do_send(execute);
+    pub fn do_send(&self, execute: Execute) {
+        self.of(&execute.key).do_send(execute);
     }
 }

@@ -49,7 +49,7 @@ impl Asking {
     pub(super) fn start(&self, key: Key, command: Command) -> oneshot::Receiver<Completed> {
         let (reply, end) = oneshot::channel();
         let keep = self.mark.keep.get();
-        self.node.submit(Execute { key, command, keep, reply });
+        self.node.execute.do_send(Execute { key, command, keep, reply });
         end
     }
 

@@ -390,7 +390,12 @@ impl Clients {
         let id = client.asker.id;
         let (key, command) = client.asker.next(&self.mix, WALL_START + now / 1_000, rng);
         let (reply, end) = oneshot::channel();
-        handle.submit(Execute { key: key.clone(), command: command.clone(), keep: false, reply });
+        handle.execute.do_send(Execute {
+            key: key.clone(),
+            command: command.clone(),
+            keep: false,
+            reply,
+        });
         let flight = Flight { node, place: self.operations.len(), end };
         client.flight = Some(flight);
         self.asked.push(node);

@@ -86,7 +86,7 @@ impl Sim {
             return Ok(Outcome::Unknown);
         };
         let (reply, mut end) = oneshot::channel();
-        handle.submit(Execute { key, command, keep: false, reply });
+        handle.execute.do_send(Execute { key, command, keep: false, reply });
         drop(handle);
         let mut outcome = None;
         self.run(PATIENCE, |_| {
@@ -127,7 +127,7 @@ impl Sim {
 /// One operation as a front end hands it in; none where the node ends meanwhile.
 async fn execute(node: &NodeHandle, key: Key, command: Command) -> Option<Completed> {
     let (reply, end) = oneshot::channel();
-    node.submit(Execute { key, command, keep: false, reply });
+    node.execute.do_send(Execute { key, command, keep: false, reply });
     end.await.ok()
 }
 
