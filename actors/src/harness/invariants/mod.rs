@@ -107,6 +107,7 @@ impl Invariants {
     pub(super) fn wiped(&mut self, node: NodeId) {
         self.unsure.insert(node);
         self.chosen.wiped(node);
+        self.ballots.wiped(node);
     }
 
     /// A node that was wiped was seen to vote.
