@@ -181,7 +181,7 @@ pub struct Status {
     pub unknown: u64,
     /// Attempts at a further coordinator.
     pub retries: u64,
-    /// Of these, made before the time-out.
+    /// Operations for which one more node was asked before the time-out.
     pub hedges: u64,
     /// Messages to peers dropped because too much waited.
     pub dropped: u64,

@@ -258,6 +258,13 @@ impl Metrics {
         COMMANDS.into_iter().zip(self.latency.iter().map(Histogram::read))
     }
 
+    /// A router asks a replica for a read of its own; `first` of those it asks for it.
+    pub fn read_round(&self, first: bool) {
+        if let (true, [read, ..]) = (first, &self.rounds) {
+            read.increment();
+        }
+    }
+
     /// Every kind of round with its number.
     pub fn rounds(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         ROUNDS.into_iter().zip(self.rounds.iter().map(Counter::get))

@@ -1,7 +1,7 @@
 //! The request router, one a shard: the only door between clients, coordinators and peers.
 //!
-//! It names every client operation, picks its coordinator and, on silence, the next one
-//! ([`Routing`] decides; this actor executes). It starts a coordinator actor for each key that is
+//! It names every client operation, answers reads itself where it can, else picks a coordinator and, on
+//! silence, the next one ([`Routing`] decides; this actor executes). It starts a coordinator actor for each key that is
 //! coordinated here, keeps a bounded number of them alive, and remembers in a small cache what the
 //! ended ones knew. One interval drives all time-outs: those of the operations and, through a queue
 //! ordered by deadline, those of the coordinators.
@@ -39,6 +39,7 @@ use tokio::sync::oneshot;
 mod apart;
 mod due;
 mod figures;
+mod reads;
 mod retire;
 mod story;
 
@@ -147,6 +148,8 @@ pub struct Router {
     /// under way.
     pass: (usize, Duration),
     figures: Figures,
+    #[cfg(feature = "broken-rules")]
+    tamper: crate::harness::broken::Tamper,
 }
 
 impl Router {
@@ -165,6 +168,10 @@ impl Router {
             deadline: settings.deadline,
             hedge: settings.hedge_after,
             lifetime: settings.tombstone_grace / 2,
+            reads: match settings.replication {
+                Replication::Quorum => Some(settings.write_quorum),
+                Replication::Chain => None,
+            },
             chains: settings.replication == Replication::Chain,
         };
         let routing = Routing::new(settings.me, incarnation, settings.ring.clone(), config)
@@ -194,6 +201,8 @@ impl Router {
             last_tick: Time::default(),
             pass: (0, Duration::ZERO),
             figures: Figures::default(),
+            #[cfg(feature = "broken-rules")]
+            tamper: Default::default(),
             settings,
         }
     }
@@ -218,20 +227,34 @@ impl Router {
         let mut steps = std::mem::take(&mut self.steps);
         // The time-out that a further attempt follows.
         let mut silent: Option<(OpId, Cause)> = None;
+        // What the end of a read follows from, and why one is left to a coordinator.
+        let mut agreed: Option<(OpId, Cause)> = None;
+        let mut left: Option<(OpId, &'static str)> = None;
         for step in steps.drain(..) {
             match step {
                 Step::Ask { to, request } => {
                     let silence = silent.filter(|(op, _)| *op == request.op);
                     let cause = silence.map_or(cause, |(_, silence)| silence);
-                    self.ask(to, request, cause, ctx);
+                    let why = left.filter(|(op, _)| *op == request.op).map(|(_, why)| why);
+                    self.ask(to, request, why, cause, ctx);
                 }
+                Step::Query { to, op, query, first } => {
+                    self.ways.metrics.read_round(first);
+                    self.query(to, op, query, cause);
+                }
+                Step::Agreed { op, stamp } => {
+                    agreed = Some((op, self.note_agreement(op, stamp, cause)));
+                }
+                Step::Leave { op, why } => left = Some((op, why)),
                 Step::Finish { op, verdict } => {
+                    let agreement = agreed.filter(|(of, _)| *of == op);
+                    let cause = agreement.map_or(cause, |(_, agreement)| agreement);
                     let silence = silent.filter(|(of, _)| *of == op);
                     let cause = silence.map_or(cause, |(_, silence)| silence);
                     self.finish(op, verdict, cause);
                 }
-                Step::TimedOut { op, node, sent } => {
-                    let silence = self.note_silence(op, node, sent);
+                Step::TimedOut { op, node, by, sent } => {
+                    let silence = self.note_silence(op, node, by, sent);
                     silent = Some((op, silence));
                     if node != self.me {
                         let (heard, cause) = (self.routing.last_heard(node), silence.id);
@@ -244,12 +267,20 @@ impl Router {
         self.steps = steps;
     }
 
-    fn ask(&mut self, to: NodeId, request: Request, cause: Cause, ctx: &mut Context<Self>) {
+    /// Asks a coordinator; `left`: why a read is left to it.
+    fn ask(
+        &mut self,
+        to: NodeId,
+        request: Request,
+        left: Option<&'static str>,
+        cause: Cause,
+        ctx: &mut Context<Self>,
+    ) {
         if request.attempt > 1 {
             self.figures.retries += 1;
             log::debug!("{} key={} is tried again, at {to}", request.op, request.key);
         }
-        let cause = self.note_choice(to, &request, cause);
+        let cause = self.note_choice(to, &request, left, cause);
         if to == self.me {
             let message = request.into();
             let cause = self.ways.recorder.local(&message, cause.into());
@@ -461,6 +492,9 @@ impl Handler<FromNode> for Router {
             return self.routing.announced(announce.range, &announce.config);
         }
         self.note_life(from);
+        if routing::answers_router(&message) {
+            return self.told(from, message, cause, ctx);
+        }
         let key = match message {
             message::Message::Answer(answer) => {
                 self.decide(|routing, now, doubtful, out| {
@@ -508,6 +542,7 @@ impl Handler<Forget> for Router {
     type Result = ResponseFuture<()>;
 
     fn handle(&mut self, forget: Forget, _: &mut Context<Self>) -> Self::Result {
+        self.routing.forget(self.ways.clock.mono(), forget.0);
         let mut told = Vec::new();
         for entry in self.coordinators.values_mut() {
             let (Entry::Alive { addr, .. } | Entry::Retiring { addr, .. }) = entry;

@@ -2,16 +2,28 @@
 
 #![allow(clippy::print_stdout, reason = "figures of the swarm, for whoever looks")]
 
-use simpledynamo_actors::harness::{
-    Cluster, Config, Failure, Mix, WALL_START, ms, sim,
-    swarm::{Figures, swarm},
+use actix::{Actor, AsyncContext};
+use simpledynamo_actors::{
+    harness::{
+        Cluster, Config, Failure, Faults, Mix, WALL_START, ms, sim,
+        swarm::{Figures, swarm},
+    },
+    messages::{Execute, NodeHandle, Verdict},
 };
 use simpledynamo_protocol::{
     command::{Command, Condition, Expiry, Reply},
     history::Outcome,
-    message::{Accept, Accepted, Digests},
+    message::{Accept, Accepted, Digests, Query, Request},
+    record::Key,
 };
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::oneshot;
 
 fn ok() -> Outcome {
     Outcome::Reply(Reply::Ok)
@@ -264,5 +276,92 @@ fn learner_answers_no_query() -> Result<(), Failure> {
         assert_eq!(t.client(third).get(&key)?, value("v"));
         t.history().assert_linearizable()?;
     }
+    Ok(())
+}
+
+/// Asks once of its node, when it is told to.
+struct Once {
+    node: NodeHandle,
+    key: &'static str,
+    command: Command,
+    go: Arc<AtomicBool>,
+    end: Arc<Mutex<Option<Verdict>>>,
+}
+
+impl Actor for Once {
+    type Context = actix::Context<Once>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(ms(1), |me, ctx| {
+            if !me.go.swap(false, Ordering::Relaxed) {
+                return;
+            }
+            let (reply, end) = oneshot::channel();
+            let (key, command) = (Key::from(me.key), me.command.clone());
+            me.node.execute.do_send(Execute { key, command, keep: false, reply });
+            let ended = me.end.clone();
+            ctx.spawn(actix::fut::wrap_future(async move {
+                let verdict = end.await.ok().map(|completed| completed.verdict);
+                *ended.lock().unwrap_or_else(PoisonError::into_inner) = verdict;
+            }));
+        });
+    }
+}
+
+/// A router that is no replica holds the word of a node that then loses its store, and waits for the
+/// other's. Together they would be a quorum of which one holds the value. It is told twice of the new
+/// life, by the connection and before the node is welcomed; without either this fails.
+#[test]
+fn router_forgets_what_a_former_life_held() -> Result<(), Failure> {
+    let key = "greeting";
+    let holders = Config::new(5).start().holders(key)?;
+    let &[first, second, third] = holders.as_slice() else { panic!("{holders:?}") };
+    let all = Config::new(5).start().ids();
+    let reader = all.into_iter().find(|node| !holders.contains(node)).unwrap();
+    let (writes, reads) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let shown = Arc::new(Mutex::new(None));
+    let (goes, shows) = ((writes.clone(), reads.clone()), shown.clone());
+    let config = Config::new(5).beside(move |node, _, settings| {
+        let (go, command, end) = if settings.me == first {
+            let (condition, expiry) = (Condition::Always, Expiry::Clear);
+            let value = "after".into();
+            let set = Command::Set { value, condition, expiry, get: false };
+            (goes.0.clone(), set, Arc::default())
+        } else if settings.me == reader {
+            (goes.1.clone(), Command::Get, shows.clone())
+        } else {
+            return;
+        };
+        Once { node, key, command, go, end }.start();
+    });
+    let mut t = config.start();
+    assert_eq!(t.client(first).set(key, "before")?, ok());
+    t.heal_and_settle()?;
+    t.cut(first, third, true);
+    t.cut(third, first, true);
+    t.disk(first).slow(ms(300)..ms(301));
+    t.link(first, second).only::<Digests>().drop(1.0);
+    t.link(reader, first).only::<Query>().delay(ms(400)..ms(401));
+    t.link(reader, third).only::<Query>().drop(1.0);
+    for node in [first, second, third] {
+        t.link(reader, node).only::<Request>().drop(1.0);
+    }
+    writes.store(true, Ordering::Relaxed);
+    t.advance(ms(10))?;
+    assert_eq!(t.held(second, key)?.and_then(|held| held.value), Some("after".into()));
+    reads.store(true, Ordering::Relaxed);
+    t.advance(ms(20))?;
+    t.restart(second).wipe_disk();
+    for _ in 0..1_000 {
+        t.advance(ms(1))?;
+        if let Some(Verdict::Reply(reply)) = shown.lock().unwrap().take() {
+            let held = [first, second, third].map(|node| t.held(node, key));
+            let after = held.iter().flatten().flatten();
+            let after = after.filter(|held| held.value == Some("after".into()));
+            assert!(after.count() >= 2, "{reply:?} is shown, and held: {held:?}");
+        }
+    }
+    t.heal_and_settle()?;
+    assert_eq!(t.client(reader).get(key)?, value("after"));
     Ok(())
 }

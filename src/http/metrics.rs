@@ -78,10 +78,10 @@ fn requests(out: &mut Exposition, figures: &Figures<'_>) {
     out.gauge("dynamo_requests_in_flight", "Operations under way here.", status.in_flight);
     let help = "Operations that were tried at a further coordinator.";
     out.counter("dynamo_retries_total", help, status.retries);
-    let help = "Requests that were also sent to the next replica before their time-out.";
+    let help = "Operations for which one more node was asked before the time-out.";
     out.counter("dynamo_hedges_total", help, status.hedges);
     out.gauge("dynamo_coordinators", "Keys this node coordinates just now.", status.coordinators);
-    let help = "Rounds this node began as a coordinator: read, fast (one round trip), prepare (a \
+    let help = "Rounds this node began: read, by a router or a coordinator, fast (one round trip), prepare (a \
                 ballot first), write_back (a state written again).";
     let mut rounds = out.counters("dynamo_rounds_total", help);
     for (kind, count) in metrics.rounds() {

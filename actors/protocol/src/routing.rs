@@ -13,18 +13,28 @@
 //! A first attempt that takes unusually long at a node from which nothing else comes either is
 //! *hedged* ([`crate::hedge`]): the next replica is asked as well, before the time-out.
 //!
+//! With quorums a read asks no coordinator at first: the router asks the replicas itself ([`reading`]).
+//!
 //! Source: register.md, "Exactly once, or an honest unknown", "Availability".
+
+mod pending;
+mod reading;
+mod step;
+
+pub use reading::{ASKER, answers_router};
+pub use step::{Asked, Step, Verdict};
 
 use crate::{
     chain::config::Config as Chain,
-    command::{Command, Reply},
+    command::Command,
     hedge::Hedge,
     message::{Answer, Outcome, Reason, Request},
     recent::OpId,
     record::Key,
     ring::{NodeId, RangeId, Ring},
-    time::{Now, Time, WallMillis},
+    time::{Now, Time},
 };
+use pending::{Attempt, End, Pending};
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -44,45 +54,6 @@ pub const STANDSTILL_MAX: Duration = Duration::from_secs(30);
 /// The part of the deadline for which a coordinator that answers other requests may take its time.
 const SLOW: u32 = 4;
 
-/// What the router wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Send this to a coordinator.
-    Ask {
-        /// The coordinator's node, perhaps the router's own.
-        to: NodeId,
-        /// The attempt.
-        request: Request,
-    },
-    /// The operation is over.
-    Finish {
-        /// Which.
-        op: OpId,
-        /// What the client is told.
-        verdict: Verdict,
-    },
-    /// No answer came within the time-out.
-    TimedOut {
-        /// For this operation.
-        op: OpId,
-        /// From this coordinator.
-        node: NodeId,
-        /// To a request sent then.
-        sent: Time,
-    },
-}
-
-/// What the client may be told: exactly one of three.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It took place; for a read, this is the value.
-    Reply(Reply),
-    /// It certainly did not take place.
-    NotApplied(Reason),
-    /// It may or may not have taken place, or may yet.
-    Unknown,
-}
-
 /// What a router goes by.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -90,48 +61,27 @@ pub struct Config {
     pub request_timeout: Duration,
     /// When the client gets an error at the latest.
     pub deadline: Duration,
-    /// The shortest silence after which the next coordinator is asked as well; with
-    /// `request_timeout` or more that never happens.
+    /// The shortest silence after which the next coordinator, or for a read the next replica, is asked
+    /// as well; with `request_timeout` or more that never happens.
     pub hedge: Duration,
     /// After this time by the wall clock no coordinator applies a request: half of the grace period
     /// of tombstones.
     pub lifetime: Duration,
+    /// Replicas that must agree for a router to answer a read itself: a write quorum. None: it asks
+    /// coordinators only.
+    pub reads: Option<usize>,
     /// Keys are kept by chains: writes go to the head, reads to the tail, and whoever is the tail
     /// answers.
     pub chains: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Attempt {
-    to: NodeId,
-    sent: Time,
-    end: End,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum End {
-    /// No answer yet.
-    Open,
-    /// Answered: may have been applied.
-    Unknown,
-    /// Answered: never proposed.
-    NotProposed(Reason),
-    /// Answered: changed nothing, left no trace.
-    Unrecorded(Reply),
-}
-
-#[derive(Clone, Debug)]
-struct Pending {
-    key: Key,
-    command: Command,
-    replicas: Vec<NodeId>,
-    attempts: Vec<Attempt>,
-    /// When the next attempt is due.
-    next: Time,
-    ends: Time,
-    /// No standstill moves `ends` past it.
-    latest: Time,
-    expires: WallMillis,
+/// An answer that a node owes.
+#[derive(Clone, Copy, Debug)]
+struct Debt {
+    since: Time,
+    /// For this operation.
+    seq: u64,
+    by: Asked,
 }
 
 /// The router of one node.
@@ -151,10 +101,12 @@ pub struct Routing {
     heard: BTreeMap<NodeId, Time>,
     /// The chains as far as they are known: a hint, members know better.
     chains: BTreeMap<RangeId, Chain>,
-    /// When each node was sent the first request since then, and which: a hedged operation is over long before
-    /// its silent coordinator would have timed out.
-    owed: BTreeMap<NodeId, (Time, u64)>,
+    /// The first answer that each node owes since then: a hedged operation is over long before the
+    /// silent node would have timed out.
+    owed: BTreeMap<NodeId, Debt>,
     hedge: Hedge,
+    /// The same for reads that need no coordinator: they take less time.
+    read_hedge: Hedge,
     hedges: u64,
 }
 
@@ -165,6 +117,7 @@ impl Routing {
         // A member of a chain that is asked beside the right one can only wait for it.
         let floor = if config.chains { config.request_timeout } else { config.hedge };
         let hedge = Hedge::new(floor, config.request_timeout);
+        let read_hedge = hedge.clone();
         Routing {
             me,
             incarnation,
@@ -179,6 +132,7 @@ impl Routing {
             chains: BTreeMap::new(),
             owed: BTreeMap::new(),
             hedge,
+            read_hedge,
             hedges: 0,
         }
     }
@@ -228,13 +182,14 @@ impl Routing {
         self.pending.len()
     }
 
-    /// Second attempts made before the time-out.
+    /// Operations for which one more node was asked before the time-out.
     #[must_use]
     pub fn hedges(&self) -> u64 {
         self.hedges
     }
 
-    /// Takes a client's operation, names it and asks the first coordinator that is not suspected.
+    /// Takes a client's operation, names it, and asks replicas for a read or else the first coordinator that is not
+    /// suspected.
     pub fn submit(
         &mut self,
         now: Now,
@@ -256,6 +211,7 @@ impl Routing {
             command,
             replicas,
             attempts: Vec::new(),
+            reading: None,
             next: now,
             ends,
             latest: ends + STANDSTILL_MAX,
@@ -263,7 +219,9 @@ impl Routing {
         };
         self.pending.insert(seq, pending);
         self.timers.insert((now, seq));
-        self.ask_next(now, seq, suspected, out);
+        if !self.start_reading(now, seq, &suspected, out) {
+            self.ask_next(now, seq, suspected, out);
+        }
         self.op(seq)
     }
 
@@ -332,6 +290,10 @@ impl Routing {
                 self.timers.remove(&(at, seq));
                 continue;
             };
+            if pending.is_reading() && pending.ends > now {
+                self.wake_reading(now, seq, suspected, out);
+                continue;
+            }
             if let Some(at) = self.hedge_at(now, pending) {
                 if at > now {
                     self.reschedule(seq, at);
@@ -346,7 +308,7 @@ impl Routing {
                     continue;
                 }
                 let (op, node, sent) = (self.op(seq), last.to, last.sent);
-                out.push(Step::TimedOut { op, node, sent });
+                out.push(Step::TimedOut { op, node, by: Asked::Coordinator, sent });
             }
             if pending.ends <= now {
                 let verdict = pending.verdict();
@@ -367,7 +329,7 @@ impl Routing {
     pub fn heard_elsewhere(&mut self, at: Time, node: NodeId) {
         let heard = self.heard.entry(node).or_default();
         *heard = at.max(*heard);
-        if self.owed.get(&node).is_some_and(|(since, _)| *since <= at) {
+        if self.owed.get(&node).is_some_and(|debt| debt.since <= at) {
             self.owed.remove(&node);
         }
     }
@@ -386,9 +348,14 @@ impl Routing {
             // Nobody loses anything when a member of the chain is asked once more.
             return false;
         }
+        self.works(now, attempt.to, attempt.sent)
+    }
+
+    /// Whether `node` answers others, and what it was sent then is not yet late beyond all measure.
+    fn works(&self, now: Time, node: NodeId, sent: Time) -> bool {
         let span = self.config.request_timeout;
-        let answers = self.heard.get(&attempt.to).is_some_and(|heard| now.since(*heard) < span);
-        (attempt.to == self.me || answers) && now.since(attempt.sent) < self.config.deadline / SLOW
+        let answers = self.heard.get(&node).is_some_and(|heard| now.since(*heard) < span);
+        (node == self.me || answers) && now.since(sent) < self.config.deadline / SLOW
     }
 
     /// When to look whether the operation's only attempt is to be hedged, or `now` for at once; none
@@ -428,11 +395,11 @@ impl Routing {
     fn dun(&mut self, now: Time, out: &mut Vec<Step>) {
         let timeout = self.config.request_timeout;
         let (router, incarnation) = (self.me, self.incarnation);
-        self.owed.retain(|node, (sent, seq)| {
-            let due = now.since(*sent) >= timeout;
+        self.owed.retain(|node, Debt { since, seq, by }| {
+            let due = now.since(*since) >= timeout;
             if due {
                 let op = OpId { router, incarnation, seq: *seq };
-                out.push(Step::TimedOut { op, node: *node, sent: *sent });
+                out.push(Step::TimedOut { op, node: *node, by: *by, sent: *since });
             }
             !due
         });
@@ -452,13 +419,14 @@ impl Routing {
         for seq in seqs {
             self.reschedule(seq, now);
         }
+        self.unask(now, node);
     }
 
     /// This node itself stood still for `span` (stopped, or starved): that silence says nothing of
     /// the others, whose answers may lie here unread. So it does not count, neither against them
     /// nor against the operations in flight; of a long one only so much as keeps `ends` in bounds.
     pub fn stood_still(&mut self, span: Duration) {
-        let owed = self.owed.values_mut().map(|(since, _)| since);
+        let owed = self.owed.values_mut().map(|debt| &mut debt.since);
         for time in self.heard.values_mut().chain(owed) {
             *time = *time + span;
         }
@@ -469,6 +437,9 @@ impl Routing {
             if let Some(last) = pending.attempts.last_mut() {
                 last.sent = last.sent + span;
             }
+            if let Some(reading) = &mut pending.reading {
+                reading.stood_still(span);
+            }
             self.timers.insert((pending.next, *seq));
         }
     }
@@ -476,7 +447,7 @@ impl Routing {
     /// When to call [`Routing::wake`]; none while nothing is in flight and nobody owes an answer.
     #[must_use]
     pub fn next_wake(&self) -> Option<Time> {
-        let owed = self.owed.values().map(|(since, _)| *since).min();
+        let owed = self.owed.values().map(|debt| debt.since).min();
         let dunned = owed.map(|since| since + self.config.request_timeout);
         self.timers.first().map(|(at, _)| *at).into_iter().chain(dunned).min()
     }
@@ -512,7 +483,12 @@ impl Routing {
         let op = self.op(seq);
         let Some(candidates) = self.pending.get(&seq).map(|it| self.candidates(it)) else { return };
         let Some(pending) = self.pending.get_mut(&seq) else { return };
-        let tried = |node: NodeId| pending.attempts.iter().filter(|try_| try_.to == node).count();
+        // Who owes an answer to the question before the first attempt is as good as tried.
+        let owes = |node| pending.reading.as_ref().is_some_and(|reading| reading.waits_for(node));
+        let tried = |node: NodeId| {
+            let attempts = pending.attempts.iter().filter(|try_| try_.to == node).count();
+            attempts + usize::from(owes(node))
+        };
         let Some(to) = candidates.into_iter().min_by_key(|node| (suspected(*node), tried(*node)))
         else {
             return;
@@ -539,7 +515,7 @@ impl Routing {
         };
         out.push(Step::Ask { to, request });
         if to != self.me {
-            self.owed.entry(to).or_insert((now, seq));
+            self.owed.entry(to).or_insert(Debt { since: now, seq, by: Asked::Coordinator });
         }
         self.hedge.earn();
         let hedged = self.hedge.after().filter(|_| first && to != self.me);
@@ -563,33 +539,5 @@ impl Routing {
             }
         }
         out.push(Step::Finish { op: self.op(seq), verdict });
-    }
-}
-
-impl Pending {
-    /// The reply of an attempt that left no trace, once no other attempt can apply the operation.
-    fn settled_without_trace(&self) -> Option<Reply> {
-        let over = |end: &End| matches!(end, End::NotProposed(_) | End::Unrecorded(_));
-        if !self.attempts.iter().all(|attempt| over(&attempt.end)) {
-            return None;
-        }
-        self.attempts.iter().find_map(|attempt| match &attempt.end {
-            End::Unrecorded(reply) => Some(reply.clone()),
-            End::Open | End::Unknown | End::NotProposed(_) => None,
-        })
-    }
-
-    /// What can honestly be said at the end.
-    fn verdict(&self) -> Verdict {
-        let mut reason = Reason::NoQuorum;
-        for attempt in &self.attempts {
-            match &attempt.end {
-                End::NotProposed(why) => reason = *why,
-                End::Unrecorded(_) => {}
-                End::Open | End::Unknown if self.command.is_read() => {}
-                End::Open | End::Unknown => return Verdict::Unknown,
-            }
-        }
-        Verdict::NotApplied(reason)
     }
 }

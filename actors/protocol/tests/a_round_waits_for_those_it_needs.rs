@@ -286,12 +286,22 @@ fn patience_ends_a_round_that_can_do_no_harm() {
     assert_eq!(bench.answers, [Outcome::NotProposed(Reason::NoQuorum)]);
 }
 
+/// A router that makes no reads itself.
+fn coordinators_only() -> routing::Config {
+    routing::Config {
+        request_timeout: ROUND,
+        deadline: ROUND,
+        hedge: ROUND,
+        lifetime: Duration::from_secs(1_800),
+        reads: None,
+        chains: false,
+    }
+}
+
 /// A router and the coordinator at the only replica left of three, in simulated time.
 fn with_two_dead(known: Known, deadline: Duration, latency: u64) -> Verdict {
     let ring = Ring::new([ME, B, C], 3);
-    let lifetime = Duration::from_secs(1_800);
-    let config =
-        routing::Config { request_timeout: ROUND, deadline, hedge: ROUND, lifetime, chains: false };
+    let config = routing::Config { deadline, ..coordinators_only() };
     let mut routing = Routing::new(ROUTER, 1, ring, config);
     let suspected = |node| node != ME;
     let mut bench = Bench::new(known);
@@ -309,7 +319,10 @@ fn with_two_dead(known: Known, deadline: Duration, latency: u64) -> Verdict {
                     requests.push((us + latency, request));
                 }
                 Step::Finish { verdict, .. } => return verdict,
-                Step::TimedOut { .. } => {}
+                Step::Query { .. }
+                | Step::Agreed { .. }
+                | Step::Leave { .. }
+                | Step::TimedOut { .. } => {}
             }
         }
         us += 500;

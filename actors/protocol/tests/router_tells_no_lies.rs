@@ -8,7 +8,7 @@ use simpledynamo_protocol::{
     recent::OpId,
     record::{Key, Value},
     ring::{NodeId, Ring},
-    routing::{Config, RETRY_PAUSE, Routing, Step, Verdict},
+    routing::{Asked, Config, RETRY_PAUSE, Routing, Step, Verdict},
     time::{Now, Time},
 };
 use std::time::Duration;
@@ -34,6 +34,7 @@ impl Router {
             deadline: Duration::from_millis(1_000),
             hedge: Duration::MAX,
             lifetime: Duration::from_millis(60_000),
+            reads: None,
             chains: false,
         };
         let routing = Routing::new(ME, 7, ring, config);
@@ -74,7 +75,7 @@ impl Router {
 fn asked(steps: &[Step]) -> Vec<(NodeId, Request)> {
     let ask = |step: &Step| match step {
         Step::Ask { to, request } => Some((*to, request.clone())),
-        Step::Finish { .. } | Step::TimedOut { .. } => None,
+        _ => None,
     };
     steps.iter().filter_map(ask).collect()
 }
@@ -82,7 +83,7 @@ fn asked(steps: &[Step]) -> Vec<(NodeId, Request)> {
 fn verdict(steps: &[Step]) -> Option<Verdict> {
     steps.iter().find_map(|step| match step {
         Step::Finish { verdict, .. } => Some(verdict.clone()),
-        Step::Ask { .. } | Step::TimedOut { .. } => None,
+        _ => None,
     })
 }
 
@@ -177,7 +178,10 @@ fn silence_is_reported_with_the_time_the_request_left() {
     let steps = router.wake_at(100);
     let node = Router::replicas("x")[0];
     let [(_, ref request)] = asked(&steps)[..] else { panic!("{steps:?}") };
-    assert_eq!(steps[0], Step::TimedOut { op: request.op, node, sent: Time(0) });
+    assert_eq!(
+        steps[0],
+        Step::TimedOut { op: request.op, node, by: Asked::Coordinator, sent: Time(0) }
+    );
 }
 
 #[test]

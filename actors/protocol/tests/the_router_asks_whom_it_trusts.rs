@@ -12,7 +12,7 @@ use simpledynamo_protocol::{
     message::{Answer, Outcome, Reason, Request},
     record::{Key, Value},
     ring::{NodeId, Ring},
-    routing::{Config, LAST_WORD, RETRY_PAUSE, Routing, STANDSTILL_MAX, Step, Verdict},
+    routing::{Asked, Config, LAST_WORD, RETRY_PAUSE, Routing, STANDSTILL_MAX, Step, Verdict},
     time::{Now, Time},
 };
 use std::time::Duration;
@@ -54,6 +54,7 @@ impl Bench {
             deadline,
             hedge,
             lifetime: Duration::from_secs(1_800),
+            reads: None,
             chains: false,
         };
         let mut routing = Routing::new(ROUTER, 1, ring, config);
@@ -67,7 +68,7 @@ impl Bench {
     fn asked(&mut self) -> Vec<(NodeId, Request)> {
         let asked = |step| match step {
             Step::Ask { to, request } => Some((to, request)),
-            Step::Finish { .. } | Step::TimedOut { .. } => None,
+            _ => None,
         };
         std::mem::take(&mut self.steps).into_iter().filter_map(asked).collect()
     }
@@ -75,7 +76,7 @@ impl Bench {
     fn told(&mut self) -> Option<Verdict> {
         std::mem::take(&mut self.steps).into_iter().find_map(|step| match step {
             Step::Finish { verdict, .. } => Some(verdict),
-            Step::Ask { .. } | Step::TimedOut { .. } => None,
+            _ => None,
         })
     }
 
@@ -100,7 +101,10 @@ impl Bench {
                 match step {
                     Step::Ask { to, request } => attempts.push((now, request, to)),
                     Step::Finish { .. } => return (attempts, now),
-                    Step::TimedOut { .. } => {}
+                    Step::Query { .. }
+                    | Step::Agreed { .. }
+                    | Step::Leave { .. }
+                    | Step::TimedOut { .. } => {}
                 }
             }
         }
@@ -235,7 +239,10 @@ fn not_applied_is_said_only_when_all_have_said_so() {
                 match step {
                     Step::Ask { to, request } => asked.push((to, request)),
                     Step::Finish { verdict, .. } => told = Some(verdict),
-                    Step::TimedOut { .. } => {}
+                    Step::Query { .. }
+                    | Step::Agreed { .. }
+                    | Step::Leave { .. }
+                    | Step::TimedOut { .. } => {}
                 }
             }
             if let Some(ask) = asked.first() {
@@ -283,7 +290,8 @@ fn a_request_that_is_late_at_a_silent_node_is_hedged_once() {
     assert_eq!(bench.told(), Some(Verdict::Reply(Reply::Ok)));
     assert_eq!(bench.routing.next_wake(), Some(ms(200)), "the first still owes an answer");
     bench.routing.wake(ms(200), |_| false, &mut bench.steps);
-    let dunned = Step::TimedOut { op: first.1.op, node: first.0, sent: ms(100) };
+    let dunned =
+        Step::TimedOut { op: first.1.op, node: first.0, by: Asked::Coordinator, sent: ms(100) };
     assert_eq!(std::mem::take(&mut bench.steps), [dunned]);
     bench.routing.wake(ms(900), |_| false, &mut bench.steps);
     assert!(bench.steps.is_empty(), "each debt is named once");
@@ -314,7 +322,8 @@ fn what_another_router_of_the_node_was_answered_counts_from_then() {
     let (mut bench, first) = measured();
     bench.routing.heard_elsewhere(ms(99), first.0);
     bench.routing.wake(ms(200), |_| false, &mut bench.steps);
-    let dunned = Step::TimedOut { op: first.1.op, node: first.0, sent: ms(100) };
+    let dunned =
+        Step::TimedOut { op: first.1.op, node: first.0, by: Asked::Coordinator, sent: ms(100) };
     assert_eq!(bench.steps.first(), Some(&dunned), "an answer before the request is none to it");
 }
 

@@ -2,12 +2,19 @@
 
 use super::{packed::Draft, record::Actor};
 use crate::replica::askers;
-use simpledynamo_protocol::{message::Message, ring::NodeId};
+use simpledynamo_protocol::{
+    message::{Message, NoVote, Round},
+    ring::NodeId,
+};
 
 /// The actors between which a message travels.
 #[must_use]
 #[inline]
 pub fn actors(message: &Message) -> (Actor, Actor) {
+    let who_reads = |asker: u64| match asker {
+        askers::ROUTER => Actor::Router,
+        _ => Actor::Coordinator,
+    };
     let asker = |asker: u64| match asker {
         askers::SCAN => Actor::Scan,
         askers::CHAIN => Actor::Replica,
@@ -16,14 +23,15 @@ pub fn actors(message: &Message) -> (Actor, Actor) {
     match message {
         Message::Request(_) => (Actor::Router, Actor::Coordinator),
         Message::Answer(_) => (Actor::Coordinator, Actor::Router),
-        Message::Prepare(_) | Message::Accept(_) | Message::Query(_) => {
-            (Actor::Coordinator, Actor::Replica)
+        Message::Prepare(_) | Message::Accept(_) => (Actor::Coordinator, Actor::Replica),
+        Message::Query(m) => (who_reads(m.ask.asker), Actor::Replica),
+        Message::State(m) => (Actor::Replica, who_reads(m.ask.asker)),
+        Message::NoVote(NoVote { round: Round::Query(ask), .. }) => {
+            (Actor::Replica, who_reads(ask.asker))
         }
-        Message::Promise(_)
-        | Message::Accepted(_)
-        | Message::Refused(_)
-        | Message::State(_)
-        | Message::NoVote(_) => (Actor::Replica, Actor::Coordinator),
+        Message::Promise(_) | Message::Accepted(_) | Message::Refused(_) | Message::NoVote(_) => {
+            (Actor::Replica, Actor::Coordinator)
+        }
         Message::Probe(_) | Message::Alive(_) => (Actor::Detector, Actor::Detector),
         Message::Missed(_) => (Actor::Detector, Actor::Sync),
         Message::AskDigests(m) => (asker(m.ask.asker), Actor::Replica),

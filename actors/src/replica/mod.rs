@@ -144,6 +144,8 @@ pub mod askers {
     pub const SCAN: u64 = 4;
     /// Chains.
     pub const CHAIN: u64 = simpledynamo_protocol::chain::ASKER;
+    /// Routers, for reads.
+    pub const ROUTER: u64 = simpledynamo_protocol::routing::ASKER;
 }
 
 /// The replica store of one node.
@@ -274,7 +276,6 @@ fn no_vote(me: NodeId, work: &Work, reason: Reason) -> Option<(NodeId, message::
             message::Message::Accept(ask) => {
                 (*from, &ask.key, Round::Ballot(ask.record.stamp.ballot))
             }
-            message::Message::Query(ask) => (*from, &ask.key, Round::Query(ask.ask)),
             _ => return None,
         },
         Work::Install { .. } | Work::Part { .. } | Work::Tick | Work::Forget { .. } => return None,
@@ -315,6 +316,12 @@ impl Handler<ToReplica> for Replica {
         match message {
             message::Message::Query(query) if self.queue.as_ref().is_some_and(Queue::votes) => {
                 self.query(from, &query, cause);
+            }
+            // Who asks must not wait for what the writer copies in.
+            message::Message::Query(query) if self.queue.is_some() => {
+                let (key, round) = (query.key, Round::Query(query.ask));
+                let message = NoVote { key, round, reason: Reason::Learning }.into();
+                self.let_out(Out { to: from, message, origin: Origin::from(cause) });
             }
             message => self.enqueue(Work::Message { from, message, cause }),
         }

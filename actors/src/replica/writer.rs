@@ -261,7 +261,7 @@ impl Writer {
         self.commit()?;
         let reads = std::mem::take(&mut self.batch.reads);
         for (to, message, origin) in reads {
-            if let Some(message) = self.read(to, message)? {
+            if let Some(message) = self.read(message)? {
                 self.batch.out.push(Out { to, message, origin });
             }
         }
@@ -454,20 +454,8 @@ impl Writer {
         }
     }
 
-    fn read(&mut self, from: NodeId, message: Message) -> Result<Option<Message>, StoreError> {
+    fn read(&self, message: Message) -> Result<Option<Message>, StoreError> {
         match message {
-            Message::Query(ask) => {
-                let Voice::Acceptor(acceptor) = &self.voice else { return Ok(None) };
-                let stored = self.store.read(&ask.key)?;
-                acceptor.query(from, &ask, stored.as_deref(), &mut self.batch.effects);
-                Ok(self.batch.effects.pop().and_then(|effect| match effect {
-                    Effect::Send { message, .. } => Some(message),
-                    Effect::Persist(_)
-                    | Effect::Begin { .. }
-                    | Effect::List { .. }
-                    | Effect::Note(_) => None,
-                }))
-            }
             Message::AskDigests(ask) => {
                 let votes = self.voice.votes(ask.range, ask.ask);
                 Ok(listing::digests(&self.digests, &ask, votes))

@@ -23,7 +23,7 @@ pub struct Figures {
     pub unknown: u64,
     /// Attempts after the first.
     pub retries: u64,
-    /// Of these, made before the time-out.
+    /// Operations for which one more node was asked before the time-out.
     pub hedges: u64,
 }
 

@@ -4,11 +4,13 @@
 use super::{Client, Router};
 use crate::flow::{Actor, Cause, Draft, Event};
 use simpledynamo_protocol::{
+    ballot::Stamp,
+    effect::RoundKind,
     message::{Keep, Request},
     recent::OpId,
     record::Key,
     ring::NodeId,
-    routing::Verdict,
+    routing::{Asked, Verdict},
     time::Time,
 };
 
@@ -39,13 +41,17 @@ impl Router {
         Cause { id, keep, at }
     }
 
-    /// A coordinator did not answer.
-    pub(super) fn note_silence(&self, op: OpId, node: NodeId, sent: Time) -> Cause {
+    /// A coordinator did not answer, or a replica that was asked for a read.
+    pub(super) fn note_silence(&self, op: OpId, node: NodeId, by: Asked, sent: Time) -> Cause {
         let waited = self.ways.clock.mono().since(sent);
         // None where it ended meanwhile, at another coordinator.
         let begun = self.clients.get(&op.seq).map_or(Cause::NONE, |client| client.cause);
         let id = self.ways.recorder.record(|record| {
             self.about(record, (op, 0), node);
+            match by {
+                Asked::Coordinator => {}
+                Asked::Replica => record.to(node, Actor::Replica),
+            }
             record.event(Event::TimeOut);
             record.keep(begun.keep);
             record.cause(begun.id);
@@ -55,8 +61,14 @@ impl Router {
     }
 
     /// A coordinator is picked. `because` of a time-out, an answer, or nothing: then the request is
-    /// the client's first. Gives the cause of the message to it.
-    pub(super) fn note_choice(&mut self, to: NodeId, request: &Request, because: Cause) -> Cause {
+    /// the client's first; or a read is `left` to it. Gives the cause of the message to it.
+    pub(super) fn note_choice(
+        &mut self,
+        to: NodeId,
+        request: &Request,
+        left: Option<&'static str>,
+        because: Cause,
+    ) -> Cause {
         let Request { op, attempt, .. } = *request;
         if !self.ways.recorder.is_on() {
             return Cause::NONE;
@@ -65,9 +77,10 @@ impl Router {
         let begun = client.cause;
         client.retried |= attempt > 1;
         let first = || self.settings.ring.replicas_of(&request.key).first() == Some(&to);
-        let (event, reason) = match attempt {
-            1 if self.suspected.is_empty() || first() => return begun,
-            1 => (Event::Choose, "those before it are suspected"),
+        let (event, reason) = match (attempt, left) {
+            (1, Some(why)) => (Event::Choose, why),
+            (1, None) if self.suspected.is_empty() || first() => return begun,
+            (1, None) => (Event::Choose, "those before it are suspected"),
             _ if because.at != 0 => (Event::Retry, "turned away"),
             _ if because.id.is_some() => (Event::Retry, "no answer"),
             _ => (Event::Retry, "late, so asked as well"),
@@ -81,6 +94,21 @@ impl Router {
             record.cause(if because.id.is_some() { because.id } else { begun.id });
         });
         Cause { id, keep, at: begun.at }
+    }
+
+    /// Replicas agree on what a read asked for.
+    pub(super) fn note_agreement(&self, op: OpId, stamp: Stamp, cause: Cause) -> Cause {
+        let begun = self.clients.get(&op.seq).map_or(Cause::NONE, |client| client.cause);
+        let id = self.ways.recorder.record(|record| {
+            record.request(op, 0);
+            record.from(self.me, Actor::Router);
+            record.event(Event::Quorum);
+            record.kind(RoundKind::Query.name());
+            record.stamp(stamp);
+            record.cause(cause.id);
+            record.keep(begun.keep);
+        });
+        Cause { id, ..cause }
     }
 
     /// The client is answered. Where that took long, or went wrong, what is remembered of the

@@ -235,6 +235,7 @@ mod tests {
             deadline: Duration::from_secs(2),
             hedge: Duration::from_millis(10),
             lifetime: Duration::from_secs(60),
+            reads: None,
             chains: false,
         };
         for count in [1, 2, 3, 8] {

@@ -20,7 +20,7 @@ use simpledynamo_protocol::{
     ring::{NodeId, Ring},
     routing::{self, Routing, Step, Verdict},
     suspicion::Suspicion,
-    time::Now,
+    time::{Now, Time},
 };
 use std::{collections::BTreeMap, time::Duration};
 
@@ -80,6 +80,7 @@ pub struct Node {
     lives: BTreeMap<NodeId, u64>,
     proposers: BTreeMap<Key, Proposer>,
     known: BTreeMap<Key, Known>,
+    /// Given out; no coordinator has the number of a router.
     askers: u64,
     pub(super) sync: super::catchup::Sync,
 }
@@ -99,7 +100,7 @@ impl Node {
             lives: BTreeMap::new(),
             proposers: BTreeMap::new(),
             known: BTreeMap::new(),
-            askers: 0,
+            askers: routing::ASKER,
             sync: super::catchup::Sync::default(),
             setup,
             acceptor,
@@ -151,7 +152,7 @@ impl Node {
         let Setup { ring, routing, .. } = &self.setup;
         self.routing = Routing::new(self.id, self.life, ring.clone(), routing.clone());
         self.suspicion = Suspicion::new(self.others());
-        self.askers = 0;
+        self.askers = routing::ASKER;
         if wiped {
             self.start_learning(step);
         }
@@ -232,13 +233,20 @@ impl Node {
             Message::Promise(ref m) => self.coordinate(&m.key.clone(), from, message, step),
             Message::Accepted(ref m) => self.coordinate(&m.key.clone(), from, message, step),
             Message::Refused(ref m) => self.coordinate(&m.key.clone(), from, message, step),
+            ref reply if routing::answers_router(reply) => {
+                let mut steps = Vec::new();
+                let suspicion = &self.suspicion;
+                let suspected = |node| suspicion.is_suspected(node);
+                self.routing.told(step.now, from, message, suspected, &mut steps);
+                self.route(steps, step);
+            }
             Message::State(ref m) => self.coordinate(&m.key.clone(), from, message, step),
             Message::NoVote(ref m) => self.coordinate(&m.key.clone(), from, message, step),
             Message::Probe(Probe { ask }) => self.release(from, Alive { ask }.into(), step),
             Message::Fetch(ask) => self.fetched(from, &ask, step),
             Message::Records(records) => self.compared(from, records, step),
             Message::Greet(greet) => {
-                self.forget_life_before(from, greet.store);
+                self.forget_life_before(from, greet.store, step.now.mono);
                 let welcome = Welcome {
                     store: greet.store,
                     known_store: 0,
@@ -271,13 +279,14 @@ impl Node {
     }
 
     /// A peer comes back without its store: nothing that it said before counts from now on.
-    fn forget_life_before(&mut self, peer: NodeId, life: u64) {
+    fn forget_life_before(&mut self, peer: NodeId, life: u64, now: Time) {
         if self.tamper.is(Mutant::FormerLifeVotes) || self.lives.insert(peer, life) == Some(life) {
             return;
         }
         for proposer in self.proposers.values_mut() {
             proposer.forget(peer);
         }
+        self.routing.forget(now, peer);
         if let Some(chain) = &mut self.chain {
             chain.forget(peer);
         }
@@ -420,6 +429,10 @@ impl Node {
                 Step::Ask { to, request } => {
                     step.out.push(Out::Send { to, message: request.into() });
                 }
+                Step::Query { to, query, .. } => {
+                    step.out.push(Out::Send { to, message: query.into() });
+                }
+                Step::Agreed { .. } | Step::Leave { .. } => {}
                 Step::Finish { op, verdict } => {
                     let verdict = self.tamper.verdict(verdict);
                     step.out.push(Out::Finish { op, verdict });

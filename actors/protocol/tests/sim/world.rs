@@ -127,6 +127,10 @@ impl World {
                 deadline: Duration::from_micros(chaos.deadline),
                 hedge: Duration::from_micros(chaos.hedge),
                 lifetime: Duration::from_secs(1_800),
+                reads: (strategy == Strategy::Quorum).then_some(match mutant {
+                    Some(Mutant::QuorumOfOne) => 1,
+                    _ => 2,
+                }),
                 chains: strategy == Strategy::Chain,
             },
             round_timeout: Duration::from_millis(100),
