@@ -484,17 +484,18 @@ fn where_one_is_silent_the_third_is_asked_as_well() {
 
 #[test]
 fn where_two_differ_a_third_that_is_silent_is_not_waited_for_long() {
-    let mut bench = Bench::measured(stranger());
-    let from = bench.now.0 / 1_000;
-    bench.submit(Command::Get);
-    for ((to, query), version) in bench.asked().into_iter().zip([3, 4]) {
-        bench.says(to, &query, holds(version));
+    for mut bench in [Bench::new(stranger()), Bench::measured(stranger())] {
+        let from = bench.now.0 / 1_000;
+        bench.submit(Command::Get);
+        for ((to, query), version) in bench.asked().into_iter().zip([3, 4]) {
+            bench.says(to, &query, holds(version));
+        }
+        assert_eq!(bench.asked().len(), 1);
+        bench.wake_at(from + 9);
+        assert_eq!(bench.coordinators(), []);
+        bench.wake_at(from + 10);
+        assert_eq!(bench.coordinators(), replicas()[..1]);
     }
-    assert_eq!(bench.asked().len(), 1);
-    bench.wake_at(from + 9);
-    assert_eq!(bench.coordinators(), []);
-    bench.wake_at(from + 10);
-    assert_eq!(bench.coordinators(), replicas()[..1]);
 }
 
 /// The other order: one is silent, the third that is asked in its place says something else.
@@ -512,6 +513,24 @@ fn where_two_differ_the_first_that_is_silent_is_not_waited_for_long_either() {
     assert_eq!(bench.coordinators(), []);
     bench.wake_at(from + 20);
     assert_eq!(bench.coordinators().len(), 1);
+}
+
+#[test]
+fn a_dead_node_does_not_make_the_next_reads_wait_longer() {
+    let mut bench = Bench::measured(stranger());
+    for _ in 0..50 {
+        let from = bench.now.0 / 1_000;
+        bench.submit(Command::Get);
+        let asked = bench.asked();
+        bench.says(asked[1].0, &asked[1].1, holds(3));
+        bench.wake_at(from + 9);
+        assert_eq!(bench.asked(), []);
+        bench.wake_at(from + 10);
+        let third = bench.asked().remove(0);
+        bench.now = bench.now + Duration::from_millis(1);
+        bench.says(third.0, &third.1, holds(3));
+        assert_eq!(bench.told(), value(3));
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::{
     command::{Context, apply},
     message::{Ask, Held, Message, NoVote, Query, Round, State},
     record::{Record, stamp_of},
+    register::proposer::LAST_REPLICA_WAIT,
     ring::NodeId,
     time::{Now, Time},
 };
@@ -73,6 +74,11 @@ impl Reading {
     /// How many hold this.
     fn agree_on(&self, stamp: Option<Stamp>) -> usize {
         self.asked.iter().filter(|(_, word)| *word == Word::Holds(stamp)).count()
+    }
+
+    /// Whether those that were asked at first do.
+    fn first_agree_on(&self, stamp: Option<Stamp>, quorum: usize) -> bool {
+        self.asked.iter().take(quorum).all(|(_, word)| *word == Word::Holds(stamp))
     }
 
     /// How many have said what they hold.
@@ -219,7 +225,9 @@ impl Routing {
         if reading.agree_on(stamp) < quorum {
             return self.judge_reading(now.mono, seq, suspected, out);
         }
-        if pending.attempts.is_empty() {
+        // How long those take that are asked at first: what one more answered instead of a dead one has
+        // waited for that, and would have the next wait longer.
+        if pending.attempts.is_empty() && reading.first_agree_on(stamp, quorum) {
             self.read_hedge.sample(now.mono.since(reading.sent));
         }
         let record = match &got.held {
@@ -260,8 +268,8 @@ impl Routing {
     }
 
     /// While a quorum may yet agree there is nothing to decide, but where those that have answered
-    /// differ the last is waited for no longer than reads take: it may have just died. Else one more
-    /// replica is asked, or a coordinator.
+    /// differ the last is waited for no longer than a coordinator would: it may have just died. Else
+    /// one more replica is asked, or a coordinator.
     fn judge_reading(
         &mut self,
         now: Time,
@@ -277,7 +285,7 @@ impl Routing {
             };
             let Some(why) = reading.stuck(quorum) else {
                 if reading.said() >= quorum {
-                    self.reschedule(seq, now + self.usual_wait());
+                    self.reschedule(seq, now + LAST_REPLICA_WAIT);
                 }
                 return;
             };
@@ -298,9 +306,11 @@ impl Routing {
         let Some(pending) = self.pending.get_mut(&seq) else { return false };
         let Some(reading) = &mut pending.reading else { return false };
         let Some(to) = reading.untried(&pending.replicas, suspected) else { return false };
+        let differ = self.config.reads.is_some_and(|quorum| reading.said() >= quorum);
         reading.asked.push((to, Word::Open));
         self.query(now, seq, to, false, out);
-        self.reschedule(seq, now + self.usual_wait());
+        let wait = if differ { LAST_REPLICA_WAIT } else { self.usual_wait() };
+        self.reschedule(seq, now + wait);
         true
     }
 
