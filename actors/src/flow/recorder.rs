@@ -234,7 +234,10 @@ impl Recorder {
         let mut memory = shared.memory.take();
         if mono >= memory.anchored {
             memory.anchored = mono + ANCHOR_EVERY;
-            memory.offset = self.0.common.clock.wall_micros().wrapping_sub(mono);
+            // Not less the time of this turn: where little happens that was read milliseconds ago, and
+            // the pictures of several nodes would show messages late by so much.
+            let clock = &self.0.common.clock;
+            memory.offset = clock.wall_micros().wrapping_sub(clock.mono().0);
         }
         let seq = memory.open(mono);
         (memory, seq)
