@@ -13,7 +13,7 @@
 //! A first attempt that takes unusually long at a node from which nothing else comes either is
 //! *hedged* ([`crate::hedge`]): the next replica is asked as well, before the time-out.
 //!
-//! With quorums a read asks no coordinator at first: the router asks the replicas itself ([`reading`]).
+//! With quorums a read asks no coordinator at first: the router asks the replicas itself (`reading`).
 //!
 //! Source: register.md, "Exactly once, or an honest unknown", "Availability".
 

@@ -19,7 +19,7 @@ pub enum Step {
         /// The attempt.
         request: Request,
     },
-    /// Ask a replica what it holds, for a read; its answer goes to [`Routing::told`].
+    /// Ask a replica what it holds, for a read; its answer goes to [`Routing::told`](super::Routing::told).
     Query {
         /// Which node, perhaps the router's own.
         to: NodeId,
