@@ -106,6 +106,8 @@ pub(super) async fn run(
     if arguments.follow {
         return follow(cluster, arguments).await;
     }
+    // Gathering takes its time, too: who had no answer when it began has not waited all that longer.
+    let asked = now();
     let mut book = gathered(cluster, place, arguments).await?;
     if let Some(request) = arguments.request {
         complete(cluster, place, &mut book, request).await?;
@@ -113,7 +115,7 @@ pub(super) async fn run(
         return write(&[story], arguments.format);
     }
     let mut chosen: Vec<_> =
-        book.summaries().into_iter().filter(|summary| arguments.wants(summary, now())).collect();
+        book.summaries().into_iter().filter(|summary| arguments.wants(summary, asked)).collect();
     if chosen.is_empty() {
         return Err(Failure::new(format!(
             "no request is known that fits, among {} records: DYNAMO FLOW ON in a session has its \
@@ -151,8 +153,9 @@ impl FlowArguments {
         key.is_some() || slow.is_some() || *failed || node.is_some() || *format != Format::Text
     }
 
-    fn wants(&self, summary: &Summary, now: u64) -> bool {
-        let age = now.saturating_sub(summary.began);
+    /// Whether it fits. What has no answer yet has waited until `asked`, when records were asked for.
+    fn wants(&self, summary: &Summary, asked: u64) -> bool {
+        let age = asked.saturating_sub(summary.began);
         let took = summary.took.unwrap_or(age);
         let long = |span: Duration| u128::from(took) >= span.as_micros();
         self.request.is_none_or(|request| summary.request == request)
@@ -314,5 +317,38 @@ async fn follow(cluster: &Cluster, arguments: &FlowArguments) -> Result<(), Fail
             book.forget_before(now().saturating_sub(seconds * 1_000_000));
         }
         tokio::time::sleep(FOLLOW_EVERY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        flow: FlowArguments,
+    }
+
+    #[test]
+    fn what_is_not_answered_is_slow_once_it_has_waited_so_long() {
+        let slow = Line::parse_from(["flow", "--slow", "20ms"]).flow;
+        let at = |began: u64, took: Option<u64>| Summary {
+            request: OpId::default(),
+            began,
+            command: "SET".to_owned(),
+            key: "k".to_owned(),
+            took,
+            outcome: String::new(),
+            attempts: 1,
+            nodes: Vec::new(),
+        };
+        let asked = 1_000_000;
+        assert!(slow.wants(&at(900_000, Some(20_000)), asked));
+        assert!(!slow.wants(&at(900_000, Some(19_999)), asked));
+        assert!(slow.wants(&at(asked - 20_000, None), asked), "it waits for that long");
+        assert!(!slow.wants(&at(asked - 300, None), asked), "its answer may have come since");
+        assert!(!slow.wants(&at(asked + 50_000, None), asked), "it came in since");
     }
 }
