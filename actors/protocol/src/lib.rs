@@ -32,5 +32,6 @@ pub mod record;
 pub mod register;
 pub mod ring;
 pub mod routing;
+mod short_bytes;
 pub mod suspicion;
 pub mod time;

@@ -11,8 +11,12 @@
 //! remembered as applied without its result, and a retry that meets it says so.
 
 use crate::{command::Reply, ring::NodeId};
-use serde::{Deserialize, Serialize};
-use std::{fmt, sync::Arc};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{SeqAccess, Visitor},
+};
+use smallvec::SmallVec;
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 /// Bytes of stored results in one record: a frame (2 MiB) less the largest value (1 MiB), the
 /// largest key (64 KiB) and as much again for everything else.
@@ -59,11 +63,16 @@ pub enum Seen {
 
 /// The exactly-once records of one key, one entry a router that ever wrote it. Shared by all copies
 /// of a record until one of them notes something: a write copies its record a dozen times between
-/// coordinator, messages, store and caches.
+/// coordinator, messages, store and caches. Every replica reads one from the wire with each accept, so
+/// what there is most often, a single result a router, lies in place.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Recent {
-    routers: Arc<Vec<RouterMemory>>,
+    #[serde(deserialize_with = "shared_few")]
+    routers: Arc<Few<RouterMemory>>,
 }
+
+/// Most often one, which then lies in place.
+type Few<T> = SmallVec<[T; 1]>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct RouterMemory {
@@ -71,7 +80,43 @@ struct RouterMemory {
     incarnation: u64,
     done_below: u64,
     /// Nearly always one: the router's last operation on the key.
-    results: Vec<(u64, Option<Reply>)>,
+    #[serde(deserialize_with = "few")]
+    results: Few<(u64, Option<Reply>)>,
+}
+
+fn shared_few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Arc<Few<T>>, D::Error> {
+    few(deserializer).map(Arc::new)
+}
+
+/// Takes as much memory as there are elements, whatever length is announced.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Few<T>, D::Error> {
+    /// Elements for which an announced length is believed.
+    const BELIEVED: usize = 64;
+
+    struct Elements<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Elements<T> {
+        type Value = Few<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a sequence")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Few<T>, A::Error> {
+            let mut all = Few::new();
+            all.reserve_exact(elements.size_hint().unwrap_or(0).min(BELIEVED));
+            while let Some(element) = elements.next_element()? {
+                all.push(element);
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_seq(Elements(PhantomData))
 }
 
 impl Recent {
@@ -103,9 +148,6 @@ impl Recent {
         let result = (op.seq, kept.then(|| reply.clone()));
         let mut routers = Arc::make_mut(&mut self.routers).iter_mut();
         if let Some(memory) = routers.find(|memory| memory.router == op.router) {
-            if memory.results.is_empty() {
-                memory.results.reserve_exact(1);
-            }
             memory.results.push(result);
         }
     }
@@ -155,7 +197,7 @@ impl Recent {
             router: op.router,
             incarnation: op.incarnation,
             done_below,
-            results: Vec::new(),
+            results: SmallVec::new(),
         };
         let routers = Arc::make_mut(&mut self.routers);
         let known = routers.iter_mut().find(|memory| memory.router == op.router);
@@ -180,6 +222,7 @@ impl Recent {
 mod tests {
     use super::*;
     use crate::record::Value;
+    use serde::de::value::{self, SeqDeserializer};
 
     fn op(router: u32, incarnation: u64, seq: u64) -> OpId {
         OpId { router: NodeId(router), incarnation, seq }
@@ -199,6 +242,22 @@ mod tests {
 
     fn applied(seq: i64) -> Seen {
         Seen::Applied(Some(Reply::Int(seq)))
+    }
+
+    #[test]
+    fn an_announced_length_is_no_promise() {
+        struct Liar;
+        impl Iterator for Liar {
+            type Item = u64;
+            fn next(&mut self) -> Option<u64> {
+                None
+            }
+            fn size_hint(&self) -> (usize, Option<usize>) {
+                (usize::MAX, Some(usize::MAX))
+            }
+        }
+        let liar = SeqDeserializer::<_, value::Error>::new(Liar);
+        assert_eq!(few::<_, u64>(liar), Ok(Few::new()));
     }
 
     #[test]

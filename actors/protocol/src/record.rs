@@ -1,16 +1,16 @@
 //! What a replica stores of a key.
 
-use crate::{ballot::Stamp, recent::Recent, time::WallMillis};
+use crate::{ballot::Stamp, recent::Recent, short_bytes::ShortBytes, time::WallMillis};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, ops::Deref, sync::Arc};
 
-/// Shared immutable bytes: cloning one for three replicas copies nothing. Formats for people (JSON)
+/// Immutable bytes: cloning them for three replicas allocates nothing. Formats for people (JSON)
 /// have them as text, escaped as in Rust's byte strings; binary formats as they are.
-macro_rules! shared_bytes {
-    ($(#[$doc:meta])* $name:ident) => {
+macro_rules! immutable_bytes {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<[u8]>);
+        pub struct $name($inner);
 
         impl Deref for $name {
             type Target = [u8];
@@ -64,7 +64,7 @@ macro_rules! shared_bytes {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 struct Bytes;
                 impl<'de> de::Visitor<'de> for Bytes {
-                    type Value = Arc<[u8]>;
+                    type Value = $inner;
                     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                         f.write_str("bytes")
                     }
@@ -75,7 +75,7 @@ macro_rules! shared_bytes {
                         Ok(bytes.into())
                     }
                     fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-                        let bytes = unescape(text.as_bytes()).map(Arc::from);
+                        let bytes = unescape(text.as_bytes()).map(Self::Value::from);
                         bytes.ok_or_else(|| E::custom("an escape that is none of \\\\ \\' \\\" \\n \\r \\t \\xNN"))
                     }
                 }
@@ -89,13 +89,14 @@ macro_rules! shared_bytes {
     };
 }
 
-shared_bytes! {
-    /// A key: 1 to 65,535 bytes of any kind (the front end checks).
-    Key
+immutable_bytes! {
+    /// A key: 1 to 65,535 bytes of any kind (the front end checks). A short one lies where the key
+    /// does: each message names one, and the one that is looked for is compared without a detour.
+    Key(ShortBytes)
 }
-shared_bytes! {
-    /// A value's bytes.
-    Value
+immutable_bytes! {
+    /// A value's bytes, shared by all who have it.
+    Value(Arc<[u8]>)
 }
 
 /// The bytes that `escape_ascii` made `text` of; none where it is malformed.
