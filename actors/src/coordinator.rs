@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     flow::{Cause, Recorder},
     metrics::{Metrics, RoundWatch},
-    replica::{Begin, Replica, ToReplica},
+    replica::Front,
     router::{FromNode, Retired, Router, WakeAt},
 };
 use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
@@ -70,7 +70,7 @@ pub struct Ways {
     /// The own router.
     pub router: Addr<Router>,
     /// The own replica.
-    pub replica: Addr<Replica>,
+    pub replica: Front,
     /// The peers.
     pub bridge: Outlet,
     /// What the node counts.
@@ -161,10 +161,10 @@ impl Coordinator {
                         router.do_send(FromNode { from, message: answer, cause });
                     } else {
                         let cause = recorder.ask_own(&message, origin);
-                        replica.do_send(ToReplica { from, message, cause });
+                        replica.take(from, message, cause);
                     }
                 }
-                Effect::Begin { key, above } => replica.do_send(Begin { key, above, cause }),
+                Effect::Begin { key, above } => replica.begin(key, above, cause),
                 // Only chains have listings wait.
                 Effect::List { .. } => {}
                 Effect::Note(note) => {

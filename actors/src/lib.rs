@@ -6,9 +6,9 @@
 //!                        ▼                               ▼
 //!   detector ◄──────── router ◄───────────────────── Inbound
 //!      │  TimedOut,      │  ▲                              │
-//!      │  Heard          │  │ FromNode                     │ ToReplica
+//!      │  Heard          │  │ FromNode                     │ take
 //!      ▼           Take  ▼  │                              ▼
-//!   membership      coordinator (a key) ── ToReplica ──► replica ── Work ──► writer thread
+//!   membership      coordinator (a key) ── take ───────► replica ── Work ──► writer thread
 //!      │                     └─ bridge ─► peers            │ ▲                  │
 //!      │ StartPass                                         │ └──── Committed ───┘
 //!      ▼                                                   │

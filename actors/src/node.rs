@@ -14,7 +14,8 @@ use crate::{
     messages::NodeHandle,
     metrics::Metrics,
     replica::{
-        Chains, Close, Locals, Queue, Replica, Shared, ToReplica, Voice, Watch, Writer, askers,
+        Chains, Close, Front, Locals, Queue, Replica, Shared, ToReplica, Voice, Watch, Writer,
+        askers,
     },
     router::{self, FromNode, Router},
     scan::{self, Scan},
@@ -235,16 +236,18 @@ pub(crate) async fn wire<N: Net>(
     let actors = Contexts::default();
     let apart = Waiting::prepare(settings.workers, place).await?;
     let addresses = actors.addresses(apart.as_ref());
-    let bridge = {
-        let (addresses, identity) = (addresses.clone(), identity.clone());
-        let door = Door { addresses, identity, recorder: recorder.clone() };
-        Bridge::start(net, &settings, myself, &recorder, door).await?
-    };
+    let bridge = Bridge::new(&settings);
+    let chains = settings.replication == Replication::Chain;
+    let (outlet, locals) = (bridge.outlet(&recorder), addresses.locals(&recorder));
+    let (its_store, its_queue) = (store.clone(), queue.clone());
+    let front = Front::new(me, its_store, its_queue, chains, outlet, locals, fatal.clone());
+    let door = addresses.door(&front, apart.is_some(), &identity, &recorder);
+    let bridge = bridge.start(net, &settings, myself, &recorder, door).await?;
     let flow = recorder.reader();
-    let bridge_of_node = bridge.clone();
     let node = Node {
         addresses,
-        bridge: bridge_of_node,
+        front,
+        bridge: bridge.clone(),
         clock,
         settings,
         incarnation,
@@ -254,9 +257,10 @@ pub(crate) async fn wire<N: Net>(
     };
     let threads = apart.map(|apart| apart.run(&node.of_shards(&store, &queue)));
     let has_shards = threads.is_some();
-    let replica = node.replica(store.clone(), queue);
+    // The writer ends when every way to it is gone.
+    drop(queue);
     let membership = node.membership(identity.clone(), shared);
-    actors.run(&node, replica, membership, (voter, has_shards));
+    actors.run(&node, membership, (voter, has_shards));
 
     let (replica, shards) = (node.addresses.replica.clone(), node.addresses.shards.clone());
     let writer = drive(writer, replica.clone())?;
@@ -301,6 +305,7 @@ fn voice(
 /// What the actors of a node are made of.
 struct Node {
     addresses: Addresses,
+    front: Front,
     bridge: BridgeHandle,
     clock: Clock,
     settings: Settings,
@@ -321,8 +326,8 @@ impl Node {
 
     /// The router of all keys, where they are not spread over threads.
     fn router(&self) -> Router {
-        let Addresses { shards, replica, detector, .. } = self.addresses.clone();
-        let router = shards.of(&[]).router.clone();
+        let Addresses { shards, detector, .. } = self.addresses.clone();
+        let (router, replica) = (shards.of(&[]).router.clone(), self.front.clone());
         let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.outlet());
         let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
         let calm = Arc::new(AtomicBool::new(true));
@@ -366,14 +371,6 @@ impl Node {
             sync,
             scan,
         }
-    }
-
-    fn replica(&self, store: Arc<CachedStore<Arc<dyn Store>>>, queue: Queue) -> Replica {
-        let Addresses { shards, sync, scan, membership, .. } = self.addresses.clone();
-        let recorder = self.recorder.clone();
-        let locals = Locals { shards, sync, scan, membership, recorder };
-        let (bridge, chains) = (self.bridge.outlet(), self.has_chains());
-        Replica::new(self.settings.me, store, queue, chains, bridge, locals, self.fatal.clone())
     }
 
     fn detector(&self) -> Detector {
@@ -428,17 +425,11 @@ struct Contexts {
 }
 
 impl Contexts {
-    fn run(
-        self,
-        node: &Node,
-        replica: Replica,
-        membership: Membership,
-        (voter, has_shards): (bool, bool),
-    ) {
+    fn run(self, node: &Node, membership: Membership, (voter, has_shards): (bool, bool)) {
         if !has_shards {
             self.router.run(node.router());
         }
-        self.replica.run(replica);
+        self.replica.run(Replica::new(node.front.clone(), node.has_chains()));
         self.detector.run(node.detector());
         self.sync.run(node.sync(!voter));
         self.scan.run(node.scan());
@@ -471,6 +462,23 @@ struct Addresses {
 }
 
 impl Addresses {
+    fn locals(&self, recorder: &Recorder) -> Locals {
+        let Addresses { shards, sync, scan, membership, .. } = self.clone();
+        Locals { shards, sync, scan, membership, recorder: recorder.clone() }
+    }
+
+    fn door(
+        &self,
+        replica: &Front,
+        spread: bool,
+        identity: &Arc<Mutex<Identity>>,
+        recorder: &Recorder,
+    ) -> Door {
+        let (addresses, replica) = (self.clone(), replica.clone());
+        let (identity, recorder) = (identity.clone(), recorder.clone());
+        Door { addresses, replica, spread, identity, recorder }
+    }
+
     fn handle(self, metrics: Arc<Metrics>, flow: flow::Reader) -> NodeHandle {
         NodeHandle {
             execute: self.shards.map(|shard| shard.router.clone().recipient()),
@@ -490,6 +498,10 @@ impl Addresses {
 /// Takes in what peers send and hands it to the actor it is for.
 struct Door {
     addresses: Addresses,
+    /// Of this thread.
+    replica: Front,
+    /// Keys are spread over threads: each answers the queries for its own.
+    spread: bool,
     identity: Arc<Mutex<Identity>>,
     recorder: Recorder,
 }
@@ -507,12 +519,12 @@ impl Inbound for Door {
             | Message::NoVote(_) => {
                 addresses.shards.tell_routers(FromNode { from, message, cause });
             }
-            Message::Query(_) => {
-                let shard = addresses.shards.of_message(&message);
-                let replica = shard.map_or(&addresses.replica, |shard| &shard.replica);
-                replica.do_send(ToReplica { from, message, cause });
+            Message::Query(ref query) if self.spread => {
+                let shard = addresses.shards.of(&query.key);
+                shard.replica.do_send(ToReplica { from, message, cause });
             }
-            Message::Prepare(_)
+            Message::Query(_)
+            | Message::Prepare(_)
             | Message::Accept(_)
             | Message::AskDigests(_)
             | Message::AskList(_)
@@ -526,13 +538,11 @@ impl Inbound for Door {
             | Message::Survey(_)
             | Message::Present(_)
             | Message::Attach(_)
-            | Message::Attached(_) => {
-                addresses.replica.do_send(ToReplica { from, message, cause });
-            }
+            | Message::Attached(_) => self.replica.take(from, message, cause),
             Message::Announce(_) => {
                 let told = FromNode { from, message: message.clone(), cause };
                 addresses.shards.tell_routers(told);
-                addresses.replica.do_send(ToReplica { from, message, cause });
+                self.replica.take(from, message, cause);
             }
             Message::Probe(probe) => {
                 addresses.detector.do_send(Probed { node: from, probe, cause });
@@ -546,7 +556,7 @@ impl Inbound for Door {
             Message::Digests(_) | Message::Listed(_) | Message::Records(_)
                 if message.asker() == Some(askers::CHAIN) =>
             {
-                addresses.replica.do_send(ToReplica { from, message, cause });
+                self.replica.take(from, message, cause);
             }
             Message::Digests(_) | Message::Listed(_) | Message::Records(_) | Message::Missed(_) => {
                 addresses.sync.do_send(sync::FromReplica { from, message });

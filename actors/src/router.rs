@@ -13,7 +13,6 @@ use crate::{
     known::KnownCache,
     messages::{Completed, Execute, Phase, Standing, Verdict},
     metrics::CommandKind,
-    replica::ToReplica,
     settings::{Replication, Settings},
     shards::{Pace, Pulse, Share},
 };
@@ -128,6 +127,8 @@ pub struct Router {
     phase: Phase,
     routing: Routing,
     steps: Vec<Step>,
+    /// What the own replica has answered to reads of this router.
+    own: Vec<(message::Message, Cause)>,
     clients: HashMap<u64, Client>,
     /// When the last decision was asked for.
     decided: Time,
@@ -184,6 +185,7 @@ impl Router {
             phase: Phase::Starting,
             routing,
             steps: Vec::new(),
+            own: Vec::new(),
             clients: HashMap::new(),
             decided: Time::default(),
             suspected: BTreeSet::new(),
@@ -265,6 +267,7 @@ impl Router {
         }
         // Back with its capacity: one allocation less an operation.
         self.steps = steps;
+        self.take_own(ctx);
     }
 
     /// Asks a coordinator; `left`: why a read is left to it.
@@ -334,7 +337,7 @@ impl Router {
         let Some(reason) = refusal else {
             if self.settings.replication == Replication::Chain {
                 let message = request.into();
-                return self.ways.replica.do_send(ToReplica { from, message, cause });
+                return self.ways.replica.take(from, message, cause);
             }
             let key = request.key.clone();
             return self.hand_over(&key, Take { from, message: request.into(), cause }, true);

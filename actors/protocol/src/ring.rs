@@ -144,12 +144,19 @@ impl Ring {
     /// must not mix them filters by [`Ring::range_of`].
     #[must_use]
     pub fn prefixes(&self, range: RangeId) -> Vec<(u64, u64)> {
-        let at = usize::from(range.0);
-        let prefix = |i: usize| self.nodes.get(i).map_or(0, |(position, _)| position.prefix());
-        match at.checked_sub(1) {
-            Some(before) => vec![(prefix(before), prefix(at))],
-            None => vec![(0, prefix(0)), (prefix(self.nodes.len().saturating_sub(1)), u64::MAX)],
+        match self.edges(range) {
+            (low, high) if range.0 == 0 => vec![(0, high), (low, u64::MAX)],
+            (low, high) => vec![(low, high)],
         }
+    }
+
+    /// The prefixes between which a range lies: at which its predecessor stands, and its owner. The
+    /// first range wraps.
+    pub(crate) fn edges(&self, range: RangeId) -> (u64, u64) {
+        let at = usize::from(range.0);
+        let before = at.checked_sub(1).unwrap_or(self.nodes.len().saturating_sub(1));
+        let prefix = |i: usize| self.nodes.get(i).map_or(0, |(position, _)| position.prefix());
+        (prefix(before), prefix(at))
     }
 
     /// The part of the ring a node coordinates, between 0 and 1.

@@ -44,7 +44,7 @@ pub use link::Sent;
 use crate::{
     flow::{Cause, Origin, Recorder},
     metrics::Reading,
-    settings::Settings,
+    settings::{Peer, Settings},
 };
 use hello::Credentials;
 use link::{Link, Route};
@@ -177,16 +177,43 @@ pub struct LinkFigures {
     pub sent: [u64; FAMILIES.len()],
 }
 
-/// Starts bridges.
-pub struct Bridge;
+/// A bridge that is not yet built: its links are there, for those who will send, and lead nowhere.
+pub struct Bridge {
+    links: Links,
+    counters: Arc<Mutex<Counters>>,
+}
 
 impl Bridge {
-    /// Listens at `settings.listen`, dials every peer of `settings.peers`, and keeps at it. `me` is
+    /// One to every peer of `settings.peers`.
+    #[must_use]
+    pub fn new(settings: &Settings) -> Bridge {
+        let counters = Arc::new(Mutex::new(Counters::default()));
+        let peers = settings.peers.iter().filter(|peer| peer.id != settings.me);
+        let link = |peer: &Peer| {
+            let route = Route {
+                peer: peer.id,
+                address: peer.address,
+                frame_bytes: settings.limits.frame_bytes,
+                peer_bytes: settings.limits.peer_bytes,
+            };
+            (peer.id, Link::new(route, counters.clone()))
+        };
+        Bridge { links: Links(Arc::new(peers.map(link).collect())), counters }
+    }
+
+    /// What sends through it from this thread, once it has started.
+    #[must_use]
+    pub fn outlet(&self, recorder: &Recorder) -> Outlet {
+        self.links.clone().outlet(recorder.clone())
+    }
+
+    /// Listens at `settings.listen`, dials every peer, and keeps at it. `me` is
     /// this life of this node. `recorder` takes down what is sent and received. Must be called inside a `LocalSet`.
     ///
     /// # Errors
     /// The network's, where the address cannot be listened at.
     pub async fn start<N: Net>(
+        self,
         net: N,
         settings: &Settings,
         me: PeerIdentity,
@@ -198,39 +225,28 @@ impl Bridge {
             io::Error::new(error.kind(), format!("cannot listen for peers at {at}: {error}"))
         })?;
         let inbound: Rc<dyn Inbound> = Rc::new(inbound);
-        let counters = Arc::new(Mutex::new(Counters::default()));
         let credentials = Rc::new(Credentials {
             me,
             cluster_id: settings.cluster_id,
             secret: settings.secret.clone().unwrap_or_default().into_bytes(),
         });
-        let limits = &settings.limits;
+        let Bridge { links, counters } = self;
         let mut tasks = Vec::new();
-        let mut links = BTreeMap::new();
-        for peer in settings.peers.iter().filter(|peer| peer.id != me.id) {
-            let route = Route {
-                peer: peer.id,
-                address: peer.address,
-                frame_bytes: limits.frame_bytes,
-                peer_bytes: limits.peer_bytes,
-            };
-            let link = Link::new(route, counters.clone());
+        for link in links.0.values() {
             let (credentials, inbound) = (credentials.clone(), inbound.clone());
             let run = link.clone().run(net.clone(), credentials, inbound, recorder.clone());
             tasks.push(spawn_local(run).abort_handle());
-            links.insert(peer.id, link);
         }
-        let links = Links(Arc::new(links));
         let listening = Listening::new(
             credentials,
             settings.peers.iter().map(|peer| peer.id).collect(),
-            limits.frame_bytes,
+            settings.limits.frame_bytes,
             Rc::new(Redialing { inbound, links: links.clone() }),
             counters.clone(),
             recorder.clone(),
         );
         tasks.push(spawn_local(listening.clone().run(net, listener)).abort_handle());
-        let outlet = Outlet { links, recorder: recorder.clone() };
+        let outlet = links.outlet(recorder.clone());
         Ok(BridgeHandle(Rc::new(Running { local, outlet, listening, tasks, counters })))
     }
 }

@@ -6,39 +6,35 @@
 //! are durable; a query is answered at once from the store, which shows durable records only. So a
 //! disk that stalls delays writes and nothing else.
 //!
-//! A full queue is answered with [`NoVote`] at once: the round goes on with the other replicas.
+//! A full queue is answered with [`NoVote`](message::NoVote) at once: the round goes on with the other replicas.
 
 mod chain;
+mod front;
 mod listing;
 mod queue;
 mod writer;
 
 pub use chain::Chains;
+pub use front::Front;
 pub use queue::{Queue, Shared, Work};
 pub use writer::{Voice, Watch, Writer};
 
 use crate::{
-    bridge::Outlet,
     coordinator::Forget,
     flow::{Cause, Origin, Recorder},
     membership::{Membership, Progress},
     messages::{LocalGet, LocalPage, LocalRows},
-    router::FromNode,
     scan::Scan,
     shards::{Pace, Shard, Shards},
-    storage::{CachedStore, Store},
     sync::Sync,
 };
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult, ResponseFuture};
-use queue::Turned;
 use simpledynamo_protocol::{
-    effect::{Effect, Effects},
-    message::{self, NoVote, Query, Reason, Round},
+    message,
     record::{Key, Record},
-    register::acceptor::Acceptor,
     ring::NodeId,
 };
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 use tokio::sync::oneshot;
 
 /// Coordinators, bridge → replica: a message of the register, of catch-up or of a scan.
@@ -49,18 +45,6 @@ pub struct ToReplica {
     pub from: NodeId,
     /// What.
     pub message: message::Message,
-    /// What flow records name as its cause.
-    pub cause: Cause,
-}
-
-/// The node's own coordinators → replica: a fresh ballot, please, and your promise of it.
-#[derive(Message, Debug)]
-#[rtype(result = "()")]
-pub struct Begin {
-    /// Of this key.
-    pub key: Key,
-    /// Above this round.
-    pub above: u64,
     /// What flow records name as its cause.
     pub cause: Cause,
 }
@@ -150,44 +134,20 @@ pub mod askers {
 
 /// The replica store of one node.
 pub struct Replica {
-    me: NodeId,
-    store: Arc<CachedStore<Arc<dyn Store>>>,
-    queue: Option<Queue>,
+    front: Front,
     /// Chains: whether they are what this replica serves, and are level; none for quorums.
     level: Option<bool>,
-    bridge: Outlet,
-    locals: Locals,
-    fatal: crate::node::Fatal,
-    effects: Effects,
     overflow: VecDeque<Work>,
     pace: Pace,
 }
 
 impl Replica {
-    /// The actor over `store`; `queue` leads to its writer. `chains`: it lets out what the writer says
-    /// for chains, and has it look for their time-outs.
+    /// The actor around `front`. `chains`: it lets out what the writer says for chains, and has it
+    /// look for their time-outs.
     #[must_use]
-    pub fn new(
-        me: NodeId,
-        store: Arc<CachedStore<Arc<dyn Store>>>,
-        queue: Queue,
-        chains: bool,
-        bridge: Outlet,
-        locals: Locals,
-        fatal: crate::node::Fatal,
-    ) -> Replica {
-        Replica {
-            me,
-            store,
-            queue: Some(queue),
-            level: chains.then_some(false),
-            bridge,
-            locals,
-            fatal,
-            effects: Effects::new(),
-            overflow: VecDeque::new(),
-            pace: Pace::default(),
-        }
+    pub fn new(front: Front, chains: bool) -> Replica {
+        let (overflow, pace) = (VecDeque::new(), Pace::default());
+        Replica { front, level: chains.then_some(false), overflow, pace }
     }
 
     /// The same where it gets messages of other threads.
@@ -195,27 +155,6 @@ impl Replica {
     pub(crate) fn apart(mut self) -> Replica {
         self.pace = Pace::of(true);
         self
-    }
-
-    fn let_out(&mut self, Out { to, message, origin }: Out) {
-        if to != self.me {
-            self.bridge.send(to, &message, origin);
-            return;
-        }
-        let from = self.me;
-        let cause = self.locals.recorder.local(&message, origin);
-        if self.level.is_some() && chain::is_own(&message) {
-            return self.enqueue(Work::Message { from, message, cause });
-        }
-        match message.asker() {
-            Some(askers::CATCH_UP | askers::SWEEP) => {
-                self.locals.sync.do_send(crate::sync::FromReplica { from, message });
-            }
-            Some(askers::SCAN) => {
-                self.locals.scan.do_send(crate::scan::FromReplica { from, message })
-            }
-            _ => self.locals.shards.tell_routers(FromNode { from, message, cause }),
-        }
     }
 
     /// Work that must not be lost, in its order: where the queue is full it waits here. Catch-up
@@ -226,38 +165,10 @@ impl Replica {
     }
 
     fn drain_overflow(&mut self) {
-        let Some(queue) = &self.queue else { return };
         while let Some(work) = self.overflow.pop_front() {
-            if let Err(turned) = queue.push_surely(work) {
-                return self.overflow.push_front(turned.work);
+            if let Some(work) = self.front.enqueue_surely(work) {
+                return self.overflow.push_front(work);
             }
-        }
-    }
-
-    fn enqueue(&mut self, work: Work) {
-        let Some(queue) = &self.queue else { return };
-        let Err(turned) = queue.push(work) else { return };
-        let Turned { work, reason } = *turned;
-        let origin = Origin::from(work.cause());
-        if let Some((to, message)) = no_vote(self.me, &work, reason) {
-            self.let_out(Out { to, message, origin });
-        }
-    }
-
-    /// Answered here and now: the store shows durable records only.
-    fn query(&mut self, from: NodeId, query: &Query, cause: Cause) {
-        let queue = waited(cause.at, self.locals.recorder.now());
-        let origin = Origin { cause, queue, handling: 0 };
-        match self.store.read(&query.key) {
-            Ok(stored) => {
-                Acceptor::answer_query(from, query, stored.as_deref(), &mut self.effects);
-                for effect in std::mem::take(&mut self.effects) {
-                    if let Effect::Send { to, message } = effect {
-                        self.let_out(Out { to, message, origin });
-                    }
-                }
-            }
-            Err(error) => self.fatal.store(&error),
         }
     }
 }
@@ -267,28 +178,12 @@ fn waited(from: u64, to: u64) -> u32 {
     u32::try_from(to.saturating_sub(from)).unwrap_or(u32::MAX)
 }
 
-/// What tells the sender that this replica does not vote in its round.
-fn no_vote(me: NodeId, work: &Work, reason: Reason) -> Option<(NodeId, message::Message)> {
-    let (to, key, round) = match work {
-        Work::Begin { key, .. } => (me, key, Round::Begin),
-        Work::Message { from, message, .. } => match message {
-            message::Message::Prepare(ask) => (*from, &ask.key, Round::Ballot(ask.ballot)),
-            message::Message::Accept(ask) => {
-                (*from, &ask.key, Round::Ballot(ask.record.stamp.ballot))
-            }
-            _ => return None,
-        },
-        Work::Install { .. } | Work::Part { .. } | Work::Tick | Work::Forget { .. } => return None,
-    };
-    Some((to, NoVote { key: key.clone(), round, reason }.into()))
-}
-
 impl Actor for Replica {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         if self.level.is_some() {
-            ctx.run_interval(chain::TICK, |replica, _| replica.enqueue(Work::Tick));
+            ctx.run_interval(chain::TICK, |replica, _| replica.front.enqueue(Work::Tick));
         }
     }
 }
@@ -312,27 +207,8 @@ impl Handler<ToReplica> for Replica {
     fn handle(&mut self, ask: ToReplica, ctx: &mut Context<Self>) {
         let ToReplica { from, message, cause } = ask;
         self.pace.keep(ctx);
-        self.locals.recorder.turn_apart();
-        match message {
-            message::Message::Query(query) if self.queue.as_ref().is_some_and(Queue::votes) => {
-                self.query(from, &query, cause);
-            }
-            // Who asks must not wait for what the writer copies in.
-            message::Message::Query(query) if self.queue.is_some() => {
-                let (key, round) = (query.key, Round::Query(query.ask));
-                let message = NoVote { key, round, reason: Reason::Learning }.into();
-                self.let_out(Out { to: from, message, origin: Origin::from(cause) });
-            }
-            message => self.enqueue(Work::Message { from, message, cause }),
-        }
-    }
-}
-
-impl Handler<Begin> for Replica {
-    type Result = ();
-
-    fn handle(&mut self, Begin { key, above, cause }: Begin, _: &mut Context<Self>) {
-        self.enqueue(Work::Begin { key, above, cause });
+        self.front.locals().recorder.turn_apart();
+        self.front.take(from, message, cause);
     }
 }
 
@@ -361,14 +237,15 @@ impl Handler<Committed> for Replica {
     type Result = ();
 
     fn handle(&mut self, committed: Committed, _: &mut Context<Self>) {
-        self.locals.recorder.turn();
+        let Locals { recorder, membership, .. } = self.front.locals();
+        recorder.turn();
         if let Some(level) = committed.level.filter(|_| committed.level != self.level) {
             self.level = Some(level);
-            self.locals.membership.do_send(Progress { level, copied: 0 });
+            membership.do_send(Progress { level, copied: 0 });
         }
         self.drain_overflow();
         for out in committed.out {
-            self.let_out(out);
+            self.front.let_out(out);
         }
     }
 }
@@ -377,13 +254,7 @@ impl Handler<LocalGet> for Replica {
     type Result = Option<Record>;
 
     fn handle(&mut self, LocalGet { key }: LocalGet, _: &mut Context<Self>) -> Self::Result {
-        match self.store.read(&key) {
-            Ok(stored) => stored.map(Arc::unwrap_or_clone),
-            Err(error) => {
-                self.fatal.store(&error);
-                None
-            }
-        }
+        self.front.read(&key)
     }
 }
 
@@ -391,9 +262,9 @@ impl Handler<LocalPage> for Replica {
     type Result = MessageResult<LocalPage>;
 
     fn handle(&mut self, page: LocalPage, _: &mut Context<Self>) -> Self::Result {
-        let rows = listing::local_page(&self.store, page.from, page.rows);
+        let rows = listing::local_page(self.front.store(), page.from, page.rows);
         MessageResult(rows.unwrap_or_else(|error| {
-            self.fatal.store(&error);
+            self.front.fatal().store(&error);
             LocalRows::default()
         }))
     }
@@ -403,6 +274,6 @@ impl Handler<Close> for Replica {
     type Result = ();
 
     fn handle(&mut self, _: Close, _: &mut Context<Self>) {
-        self.queue = None;
+        self.front.close();
     }
 }

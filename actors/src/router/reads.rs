@@ -2,7 +2,7 @@
 //! says when.
 
 use super::Router;
-use crate::{flow::Cause, replica::ToReplica};
+use crate::flow::Cause;
 use actix::Context;
 use simpledynamo_protocol::{
     message::{Message, Query},
@@ -12,16 +12,26 @@ use simpledynamo_protocol::{
 
 impl Router {
     /// Asks a replica for a read of this router.
-    pub(super) fn query(&self, to: NodeId, op: OpId, query: Query, cause: Cause) {
+    pub(super) fn query(&mut self, to: NodeId, op: OpId, query: Query, cause: Cause) {
         // What is asked because others are silent follows from the command itself.
         let begun = self.clients.get(&op.seq).map_or(Cause::NONE, |client| client.cause);
         let cause = if cause.id.is_some() { Cause { keep: begun.keep, ..cause } } else { begun };
         let message = query.into();
         if to == self.me {
             let cause = self.ways.recorder.ask_own(&message, cause.into());
-            self.ways.replica.do_send(ToReplica { from: self.me, message, cause });
+            // Taken when the steps that are under way have been: what is asked of others leaves first.
+            if let Message::Query(query) = &message {
+                self.own.extend(self.ways.replica.query_of_own(query, cause));
+            }
         } else {
             self.ways.bridge.send(to, &message, cause);
+        }
+    }
+
+    /// Takes what the own replica has answered.
+    pub(super) fn take_own(&mut self, ctx: &mut Context<Self>) {
+        while let Some((message, cause)) = self.own.pop() {
+            self.told(self.me, message, cause, ctx);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::{
     membership::Membership,
     metrics::Metrics,
     node::Fatal,
-    replica::{Locals, Queue, Replica},
+    replica::{Front, Locals, Queue, Replica},
     router::{Part, Router},
     scan::Scan,
     settings::Settings,
@@ -68,15 +68,15 @@ impl Contexts {
 
     /// On the shard's own thread.
     fn run(self, share: Share, parts: Parts) {
-        let Shard { router, replica } = self.shard();
+        let router = self.router.address();
         let Parts { settings, incarnation, clock, metrics, store, queue, fatal, .. } = parts;
         let Parts { shards, detector, membership, sync, scan, .. } = parts;
         let recorder = parts.twin.open();
         let bridge = parts.links.outlet(recorder.clone());
         let locals = Locals { shards, sync, scan, membership, recorder: recorder.clone() };
         let (me, outlet) = (settings.me, bridge.clone());
-        let front = Replica::new(me, store, queue, false, outlet, locals, fatal);
-        self.replica.run(front.apart());
+        let replica = Front::new(me, store, queue, false, outlet, locals, fatal);
+        self.replica.run(Replica::new(replica.clone(), false).apart());
         let calm = Arc::new(AtomicBool::new(true));
         let ways =
             coordinator::Ways { me, clock, router, replica, bridge, metrics, recorder, calm };

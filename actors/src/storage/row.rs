@@ -33,6 +33,9 @@ pub const KEY_BYTES_MAX: usize = 64 * 1024;
 const ENGINE_KEY_BYTES_MAX: usize = 65_535;
 /// Table byte and prefix of the position, bytes.
 const HEADER_BYTES: usize = 9;
+/// What a row's value takes beside the client's value and the results, bytes, about: room taken in
+/// one go.
+const ABOUT_BYTES: usize = 64;
 /// SHA-256, bytes.
 const DIGEST_BYTES: usize = 32;
 /// Longest key stored whole, bytes: one less than fits, so that the full length marks the others.
@@ -99,15 +102,16 @@ pub(super) fn row_range(from: u64, to: u64) -> (Vec<u8>, Vec<u8>) {
 
 /// The value of `key`'s row under `row_key`.
 pub(super) fn encode(row_key: &[u8], key: &[u8], record: &Record) -> Result<Vec<u8>, Damage> {
-    let mut value = if row_key.len() == ENGINE_KEY_BYTES_MAX {
+    let datum = record.datum.value().map_or(0, |value| value.len());
+    let mut value = Vec::with_capacity(ABOUT_BYTES + datum + record.recent.bytes());
+    if row_key.len() == ENGINE_KEY_BYTES_MAX {
         let rest = key.get(LONG_KEY_HEAD_BYTES..).unwrap_or_default();
-        let mut value = vec![FORMAT_LONG_KEY, 0, 0, 0, 0];
+        value.extend([FORMAT_LONG_KEY, 0, 0, 0, 0]);
         value.push(u8::try_from(rest.len()).map_err(|_| "key too long")?);
         value.extend(rest);
-        value
     } else {
-        vec![FORMAT_RECORD, 0, 0, 0, 0]
-    };
+        value.extend([FORMAT_RECORD, 0, 0, 0, 0]);
+    }
     value = postcard::to_extend(record, value).map_err(|_| "record cannot be encoded")?;
     Ok(seal(row_key, value))
 }

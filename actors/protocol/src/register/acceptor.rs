@@ -183,19 +183,20 @@ impl Acceptor {
         if self.standing != Standing::Voter {
             return self.no_vote(from, &ask.key, Round::Query(ask.ask), out);
         }
-        Self::answer_query(from, ask, stored, out);
+        let message = Self::answer_to(ask, stored).into();
+        out.push(Effect::Send { to: from, message });
     }
 
     /// A voter's answer to a query: it depends on nothing but the durable record, so it need not
     /// wait behind the writes that are under way.
-    pub fn answer_query(from: NodeId, ask: &Query, stored: Option<&Record>, out: &mut Effects) {
+    #[must_use]
+    pub fn answer_to(ask: &Query, stored: Option<&Record>) -> State {
         let held = match stored {
             None => Held::Nothing,
             Some(record) if ask.have == Some(record.stamp) => Held::Same(record.stamp),
             Some(record) => Held::Record(record.clone()),
         };
-        let message = State { key: ask.key.clone(), ask: ask.ask, held }.into();
-        out.push(Effect::Send { to: from, message });
+        State { key: ask.key.clone(), ask: ask.ask, held }
     }
 
     /// Stores a record that anti-entropy has **shown to be chosen** ([`super::catchup`]), whatever

@@ -112,11 +112,8 @@ fn mix(mut z: u64) -> u64 {
 
 /// Where a range starts on the ring of prefixes, and how many there are.
 fn span(ring: &Ring, range: RangeId) -> (u64, u128) {
-    match ring.prefixes(range).as_slice() {
-        [(low, high)] => (*low, u128::from(high - low) + 1),
-        [(_, high), (low, _)] => (*low, u128::from(high.wrapping_sub(*low)) + 1),
-        _ => (0, 1 << 64),
-    }
+    let (low, high) = ring.edges(range);
+    (low, u128::from(high.wrapping_sub(low)) + 1)
 }
 
 /// The bucket of a position in its range.

@@ -295,17 +295,13 @@ impl Node {
 
     /// A voter answers what is durable here and now, past all writes under way.
     fn query(&mut self, from: NodeId, ask: &Query, step: &mut Around<'_>) {
-        let mut effects = Effects::new();
         if self.standing() != Standing::Voter || self.tamper.is(Mutant::AnswerBeforeSync) {
+            let mut effects = Effects::new();
             self.acceptor.query(from, ask, self.disk.get(&ask.key), &mut effects);
             return self.replicate(effects, Origin::Accepted, step);
         }
-        Acceptor::answer_query(from, ask, self.disk.kept().rows.get(&ask.key), &mut effects);
-        for effect in effects {
-            if let Effect::Send { to, message } = effect {
-                self.leave(to, message, step);
-            }
-        }
+        let answer = Acceptor::answer_to(ask, self.disk.kept().rows.get(&ask.key));
+        self.leave(from, answer.into(), step);
     }
 
     /// Runs what is due.

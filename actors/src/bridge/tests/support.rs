@@ -266,7 +266,8 @@ pub(super) async fn start_life<N: Net>(
 ) -> (BridgeHandle, Memory) {
     let memory = Memory::default();
     let recorder = Recorder::off(Clock::system());
-    let bridge = Bridge::start(net.clone(), settings, life, &recorder, memory.clone());
+    let bridge = Bridge::new(settings);
+    let bridge = bridge.start(net.clone(), settings, life, &recorder, memory.clone());
     let bridge = bridge.await.unwrap();
     (bridge, memory)
 }
