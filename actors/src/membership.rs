@@ -361,18 +361,22 @@ impl Handler<StandingChanged> for Membership {
 impl Handler<Progress> for Membership {
     type Result = ();
 
-    fn handle(&mut self, progress: Progress, _: &mut Context<Self>) {
+    fn handle(&mut self, progress: Progress, ctx: &mut Context<Self>) {
         self.progress = progress;
         if progress.level && self.phase == Phase::Learning {
             // Behind all installs in the replica's queue. With chains it votes already.
-            self.ways.replica.do_send(Part::Vote);
-            let ended = self.identity().end_learning();
-            if let Err(error) = ended {
-                return self.fatal.store(&error);
-            }
-            log::info!("this node holds again what it had lost: it votes");
-            self.phase = Phase::Serving;
-            self.let_in(Phase::Serving);
+            self.once_durable(Part::Vote, ctx, |membership| {
+                if membership.phase != Phase::Learning {
+                    return;
+                }
+                let ended = membership.identity().end_learning();
+                if let Err(error) = ended {
+                    return membership.fatal.store(&error);
+                }
+                log::info!("this node holds again what it had lost: it votes");
+                membership.phase = Phase::Serving;
+                membership.let_in(Phase::Serving);
+            });
         }
     }
 }

@@ -429,7 +429,7 @@ impl Contexts {
         if !has_shards {
             self.router.run(node.router());
         }
-        self.replica.run(Replica::new(node.front.clone(), node.has_chains()));
+        self.replica.run(Replica::new(node.front.clone()));
         self.detector.run(node.detector());
         self.sync.run(node.sync(!voter));
         self.scan.run(node.scan());

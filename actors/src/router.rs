@@ -225,6 +225,12 @@ impl Router {
 
     /// Does what was decided; `cause` is what the router was told.
     fn carry_out(&mut self, cause: Cause, ctx: &mut Context<Self>) {
+        self.carry_out_steps(cause, ctx);
+        self.take_own(ctx);
+    }
+
+    /// The same without what the own replica answers meanwhile.
+    fn carry_out_steps(&mut self, cause: Cause, ctx: &mut Context<Self>) {
         // A step may finish an operation but never starts another, so the list only gets shorter.
         let mut steps = std::mem::take(&mut self.steps);
         // The time-out that a further attempt follows.
@@ -267,7 +273,6 @@ impl Router {
         }
         // Back with its capacity: one allocation less an operation.
         self.steps = steps;
-        self.take_own(ctx);
     }
 
     /// Asks a coordinator; `left`: why a read is left to it.

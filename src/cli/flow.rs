@@ -51,7 +51,7 @@ pub(super) struct FlowArguments {
     /// Requests on this key.
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
-    /// Requests that took so long, such as 20ms, or are not answered yet.
+    /// Requests that took so long, such as 20ms, or have waited so long and are not answered yet.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     slow: Option<Duration>,
     /// Requests that ended with an error.

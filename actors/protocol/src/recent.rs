@@ -90,7 +90,7 @@ fn shared_few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     few(deserializer).map(Arc::new)
 }
 
-/// Takes as much memory as there are elements, whatever length is announced.
+/// Takes memory as elements come, whatever length is announced.
 fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Few<T>, D::Error> {

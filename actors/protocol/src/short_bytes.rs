@@ -107,10 +107,16 @@ mod tests {
             prop_assert_eq!(&*short, &*left);
             prop_assert_eq!(&*short.clone(), &*left);
             prop_assert_eq!(short == other, left == right);
+            prop_assert!(short == ShortBytes::from(&*left));
             prop_assert_eq!(short.cmp(&other), left.cmp(&right));
             let hasher = RandomState::new();
             prop_assert_eq!(hasher.hash_one(&short), hasher.hash_one(&*left));
         }
+    }
+
+    #[test]
+    fn what_fills_the_place_is_no_part_of_them() {
+        assert!(ShortBytes::from(&b"a"[..]) != ShortBytes::from(&b"a\0"[..]));
     }
 
     #[test]

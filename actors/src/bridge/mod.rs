@@ -66,7 +66,7 @@ pub struct PeerIdentity {
     pub incarnation: u64,
 }
 
-/// What takes in what peers send. Called on the bridge's thread; it must not wait.
+/// What takes in what peers send. Called on the bridge's thread; it must wait for nothing but the store.
 pub trait Inbound: 'static {
     /// A message of `from`, whose hello was proved, and what flow records name as its cause.
     fn deliver(&self, from: NodeId, message: Message, cause: Cause);

@@ -13,7 +13,7 @@
 //!   the key in that time. What is not in memory any more by then is missing.
 //! - What concerns the node as a whole: starts, suspicions, catch-up.
 //!
-//! **What is not taken down** in mode `Sampled`: that a coordinator asks its own replica, unless the
+//! **What is not taken down** in mode `Sampled`: that a coordinator or router asks its own replica, unless the
 //! request is kept from its start ([`Recorder::ask_own`]); the replica's answer is.
 
 use super::{

@@ -1,6 +1,7 @@
 //! What of a replica needs no mailbox: queries are answered at once, all else goes into the writer's
-//! queue. The actors of a thread, and the bridge, call it; [`super::Replica`] is the actor around it,
-//! for other threads and for what the writer says.
+//! queue. Routers, coordinators and the bridge of its thread call it. [`super::Replica`] is the actor
+//! around it: for other threads, for what the writer says, and for membership, sync and scan, whose
+//! installs, listings and changes of part stay in their order there.
 
 use super::{
     Locals, Out, askers, chain,
@@ -156,6 +157,10 @@ impl Front {
     /// Takes no more work, from whichever clone.
     pub(super) fn close(&self) {
         self.0.queue.take();
+    }
+
+    pub(super) fn has_chains(&self) -> bool {
+        self.0.chains
     }
 
     pub(super) fn locals(&self) -> &Locals {

@@ -37,7 +37,8 @@ use simpledynamo_protocol::{
 use std::collections::VecDeque;
 use tokio::sync::oneshot;
 
-/// Coordinators, bridge → replica: a message of the register, of catch-up or of a scan.
+/// Sync, scan → replica, and the bridge where queries are for a shard: a message of catch-up, of a scan
+/// or of the register.
 #[derive(Message, Debug)]
 #[rtype(result = "()")]
 pub struct ToReplica {
@@ -142,12 +143,12 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// The actor around `front`. `chains`: it lets out what the writer says for chains, and has it
-    /// look for their time-outs.
+    /// The actor around `front`. Of chains it lets out what the writer says for them, and has it look
+    /// for their time-outs.
     #[must_use]
-    pub fn new(front: Front, chains: bool) -> Replica {
-        let (overflow, pace) = (VecDeque::new(), Pace::default());
-        Replica { front, level: chains.then_some(false), overflow, pace }
+    pub fn new(front: Front) -> Replica {
+        let level = front.has_chains().then_some(false);
+        Replica { front, level, overflow: VecDeque::new(), pace: Pace::default() }
     }
 
     /// The same where it gets messages of other threads.

@@ -28,10 +28,12 @@ impl Router {
         }
     }
 
-    /// Takes what the own replica has answered.
+    /// Takes what the own replica has answered, and what it answers to what follows: one after the other,
+    /// since thousands of reads may turn to it at once.
     pub(super) fn take_own(&mut self, ctx: &mut Context<Self>) {
         while let Some((message, cause)) = self.own.pop() {
-            self.told(self.me, message, cause, ctx);
+            self.decide_told(self.me, message);
+            self.carry_out_steps(cause, ctx);
         }
     }
 
@@ -43,6 +45,11 @@ impl Router {
         cause: Cause,
         ctx: &mut Context<Self>,
     ) {
+        self.decide_told(from, message);
+        self.carry_out(cause, ctx);
+    }
+
+    fn decide_told(&mut self, from: NodeId, message: Message) {
         #[cfg(feature = "broken-rules")]
         let answers = self.tamper.incoming(from, message);
         #[cfg(not(feature = "broken-rules"))]
@@ -52,6 +59,5 @@ impl Router {
                 routing.told(now, from, message, doubtful, out);
             });
         }
-        self.carry_out(cause, ctx);
     }
 }

@@ -59,7 +59,7 @@ impl Share {
 pub struct Shard {
     /// Of its operations and coordinators.
     pub router: Addr<Router>,
-    /// Answers queries; hands the rest to the writer.
+    /// Answers queries.
     pub replica: Addr<Replica>,
 }
 

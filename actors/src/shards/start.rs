@@ -76,7 +76,7 @@ impl Contexts {
         let locals = Locals { shards, sync, scan, membership, recorder: recorder.clone() };
         let (me, outlet) = (settings.me, bridge.clone());
         let replica = Front::new(me, store, queue, false, outlet, locals, fatal);
-        self.replica.run(Replica::new(replica.clone(), false).apart());
+        self.replica.run(Replica::new(replica.clone()).apart());
         let calm = Arc::new(AtomicBool::new(true));
         let ways =
             coordinator::Ways { me, clock, router, replica, bridge, metrics, recorder, calm };
