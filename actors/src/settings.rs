@@ -33,7 +33,7 @@ pub struct Limits {
     pub client_output_bytes: usize,
     /// Bytes of durable records kept in memory.
     pub cache_bytes: usize,
-    /// Coordinators alive at one node.
+    /// Coordinators alive at one node above which idle ones end.
     pub coordinators: usize,
 }
 
@@ -49,7 +49,7 @@ impl Default for Limits {
             clients: 10_000,
             client_output_bytes: 32 * MIB,
             cache_bytes: 64 * MIB,
-            coordinators: 4_096,
+            coordinators: 128,
         }
     }
 }
