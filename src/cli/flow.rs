@@ -153,11 +153,12 @@ impl FlowArguments {
         key.is_some() || slow.is_some() || *failed || node.is_some() || *format != Format::Text
     }
 
-    /// Whether it fits. What has no answer yet has waited until `asked`, when records were asked for.
+    /// Whether it fits. What has no answer yet has waited until `asked`, when records were asked for;
+    /// where the command's record is gone, the answer's may be, too, and nobody knows.
     fn wants(&self, summary: &Summary, asked: u64) -> bool {
         let age = asked.saturating_sub(summary.began);
-        let took = summary.took.unwrap_or(age);
-        let long = |span: Duration| u128::from(took) >= span.as_micros();
+        let took = summary.took.or((!summary.command.is_empty()).then_some(age));
+        let long = |span: Duration| took.is_some_and(|took| u128::from(took) >= span.as_micros());
         self.request.is_none_or(|request| summary.request == request)
             && self.shown_key().is_none_or(|key| summary.key == key)
             && self.slow.is_none_or(long)
@@ -255,7 +256,11 @@ fn summary_line(summary: &Summary) -> String {
     let Summary { request, began, command, key, took, outcome, attempts, .. } = summary;
     let took = took.map_or_else(|| "-".to_owned(), diagram::micros);
     let (begin, end) = if summary.failed() { (RED, PLAIN) } else { ("", "") };
-    let outcome = if outcome.is_empty() { "not answered" } else { outcome };
+    let outcome = match (outcome.is_empty(), command.is_empty()) {
+        (false, _) => outcome,
+        (true, false) => "not answered",
+        (true, true) => "records gone",
+    };
     let tries = if *attempts > 1 { format!(", {attempts} attempts") } else { String::new() };
     let (began, request) = (text::utc(*began), request.to_string());
     let began = began.trim_end_matches(" UTC");
@@ -350,5 +355,7 @@ mod tests {
         assert!(slow.wants(&at(asked - 20_000, None), asked), "it waits for that long");
         assert!(!slow.wants(&at(asked - 300, None), asked), "its answer may have come since");
         assert!(!slow.wants(&at(asked + 50_000, None), asked), "it came in since");
+        let headless = Summary { command: String::new(), ..at(900_000, None) };
+        assert!(!slow.wants(&headless, asked), "what its router knew of it is gone");
     }
 }
