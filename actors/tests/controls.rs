@@ -16,7 +16,7 @@ use simpledynamo_actors::settings::Replication;
 use std::str::FromStr;
 
 /// A rule that is taken out is noticed within so many seeds in which it can matter. The rarest shows in
-/// 7 of 1,000: no change of what seeds draw must decide whether a control finds its rule.
+/// 6 of 1,000: no change of what seeds draw must decide whether a control finds its rule.
 const SEEDS: usize = 1_000;
 
 /// Whether anything a seed does can show that the rule is missing: nobody learns anew where no disk
