@@ -466,9 +466,9 @@ fn a_node_that_starts_anew_is_not_waited_for() {
     assert_eq!(bench.told(), value(3));
 }
 
-#[test]
-fn where_one_is_silent_the_third_is_asked_as_well() {
-    let mut bench = Bench::measured(stranger());
+/// A read of which the second node that is asked holds version 3 and the first says nothing; gives the
+/// question to the third, after 10 ms and not before.
+fn third_beside_a_silent_one(bench: &mut Bench) -> (NodeId, Query) {
     let from = bench.now.0 / 1_000;
     bench.submit(Command::Get);
     let asked = bench.asked();
@@ -476,7 +476,13 @@ fn where_one_is_silent_the_third_is_asked_as_well() {
     bench.wake_at(from + 9);
     assert_eq!(bench.asked(), []);
     bench.wake_at(from + 10);
-    let third = bench.asked().remove(0);
+    bench.asked().remove(0)
+}
+
+#[test]
+fn where_one_is_silent_the_third_is_asked_as_well() {
+    let mut bench = Bench::measured(stranger());
+    let third = third_beside_a_silent_one(&mut bench);
     assert_eq!((third.0, bench.routing.hedges()), (replicas()[2], 1));
     bench.says(third.0, &third.1, holds(3));
     assert_eq!(bench.told(), value(3));
@@ -503,11 +509,7 @@ fn where_two_differ_a_third_that_is_silent_is_not_waited_for_long() {
 fn where_two_differ_the_first_that_is_silent_is_not_waited_for_long_either() {
     let mut bench = Bench::measured(stranger());
     let from = bench.now.0 / 1_000;
-    bench.submit(Command::Get);
-    let asked = bench.asked();
-    bench.says(asked[1].0, &asked[1].1, holds(3));
-    bench.wake_at(from + 10);
-    let third = bench.asked().remove(0);
+    let third = third_beside_a_silent_one(&mut bench);
     bench.says(third.0, &third.1, holds(4));
     bench.wake_at(from + 19);
     assert_eq!(bench.coordinators(), []);
@@ -519,14 +521,7 @@ fn where_two_differ_the_first_that_is_silent_is_not_waited_for_long_either() {
 fn a_dead_node_does_not_make_the_next_reads_wait_longer() {
     let mut bench = Bench::measured(stranger());
     for _ in 0..50 {
-        let from = bench.now.0 / 1_000;
-        bench.submit(Command::Get);
-        let asked = bench.asked();
-        bench.says(asked[1].0, &asked[1].1, holds(3));
-        bench.wake_at(from + 9);
-        assert_eq!(bench.asked(), []);
-        bench.wake_at(from + 10);
-        let third = bench.asked().remove(0);
+        let third = third_beside_a_silent_one(&mut bench);
         bench.now = bench.now + Duration::from_millis(1);
         bench.says(third.0, &third.1, holds(3));
         assert_eq!(bench.told(), value(3));

@@ -13,7 +13,7 @@ use crate::{
     flow::{Cause, Origin},
     node::Fatal,
     router::FromNode,
-    storage::{CachedStore, Store},
+    storage::{Cached, CachedStore, Store},
 };
 use simpledynamo_protocol::{
     message::{Message, NoVote, Query, Reason, Round},
@@ -91,27 +91,18 @@ impl Front {
         }
         let queue = waited(cause.at, self.0.locals.recorder.now());
         let origin = Origin { cause, queue, handling: 0 };
-        match self.0.store.read(&query.key) {
-            Ok(stored) => {
-                let message = Acceptor::answer_to(query, stored.as_deref()).into();
-                Some(Out { to: from, message, origin })
-            }
-            Err(error) => {
-                self.0.fatal.store(&error);
-                None
-            }
-        }
+        let message = Acceptor::answer_to(query, self.stored(&query.key)?.as_deref()).into();
+        Some(Out { to: from, message, origin })
     }
 
     /// The durable record of a key, for people.
     pub(super) fn read(&self, key: &Key) -> Option<Record> {
-        match self.0.store.read(key) {
-            Ok(stored) => stored.map(Arc::unwrap_or_clone),
-            Err(error) => {
-                self.0.fatal.store(&error);
-                None
-            }
-        }
+        self.stored(key)?.map(Arc::unwrap_or_clone)
+    }
+
+    /// What is stored of a key; none where the store fails, which ends the node.
+    fn stored(&self, key: &Key) -> Option<Cached> {
+        self.0.store.read(key).map_err(|error| self.0.fatal.store(&error)).ok()
     }
 
     /// An answer leaves.
