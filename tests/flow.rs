@@ -42,7 +42,7 @@ fn wait(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Five nodes with everything recorded.
+/// Five nodes.
 struct Home {
     dir: TempDir,
     clients: Vec<SocketAddr>,
@@ -50,12 +50,13 @@ struct Home {
 }
 
 impl Home {
-    fn start() -> Home {
+    /// Nodes that record as `flow` says.
+    fn start(flow: &str) -> Home {
         let listeners: Vec<_> =
             (0..15).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses: Vec<_> = listeners.iter().map(|it| it.local_addr().unwrap()).collect();
         drop(listeners);
-        let mut file = "[logging]\nflow = \"all\"\n".to_owned();
+        let mut file = format!("[logging]\nflow = \"{flow}\"\n");
         for (id, [client, peer, http]) in IDS.iter().zip(addresses.as_chunks().0) {
             file.push_str(&format!(
                 "[[node]]\nid = {id}\nclient = \"{client}\"\npeer = \"{peer}\"\nhttp = \"{http}\"\n"
@@ -87,10 +88,22 @@ impl Home {
         }
     }
 
+    fn cluster(&self) -> Cluster {
+        let file = self.dir.path().join("cluster.toml");
+        Cluster::load(&file, &Environment::default()).unwrap()
+    }
+
+    /// What the nodes have in memory.
+    fn remembered(&self) -> Book {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (mut book, wanted) = (Book::default(), gather::Wanted::default());
+        let silent = runtime.block_on(gather::ask_nodes(&self.cluster(), &wanted, &mut book));
+        assert!(silent.is_empty(), "{silent:?}");
+        book
+    }
+
     fn book(&self) -> Book {
-        let path = self.dir.path();
-        let file = path.join("cluster.toml");
-        let cluster = Cluster::load(&file, &Environment::default()).unwrap();
+        let (path, cluster) = (self.dir.path(), self.cluster());
         let mut book = Book::default();
         let wanted = gather::Wanted::default();
         gather::read_files(&cluster, &path.join("data"), &wanted, &mut book).unwrap();
@@ -233,7 +246,7 @@ fn faults(book: &Book, story: &Story, disturbed: &[u32]) -> Vec<String> {
 
 #[test]
 fn every_diagram_of_a_thousand_requests_is_complete_under_kills_and_pauses() {
-    let home = Home::start();
+    let home = Home::start("all");
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let workers: Vec<_> = (0..CLIENTS)
         .map(|me| {
@@ -277,6 +290,39 @@ fn every_diagram_of_a_thousand_requests_is_complete_under_kills_and_pauses() {
         );
     }
     control(&book);
+}
+
+/// By default a receipt is taken down only where nothing that it led to says it. Of what is in memory,
+/// asked for from outside, the diagrams are whole all the same.
+#[test]
+fn receipts_that_are_not_taken_down_are_drawn_all_the_same() {
+    let home = Home::start("sampled");
+    let mut connections: Vec<_> =
+        home.clients.iter().map(|node| BufReader::new(TcpStream::connect(node).unwrap())).collect();
+    for turn in 0..40 {
+        for (at, connection) in connections.iter_mut().enumerate() {
+            let key = format!("key {}", (turn + at) % 7);
+            let words: &[&str] = if turn % 2 == 0 { &["SET", &key, "7"] } else { &["GET", &key] };
+            ask(connection, words).unwrap();
+        }
+    }
+    let mut book = Book::default();
+    wait("all that was sent has come in", || {
+        book = home.remembered();
+        let requests = book.summaries();
+        let whole = |request| faults(&book, &book.story(request).unwrap(), &[]).is_empty();
+        requests.iter().filter(|summary| whole(summary.request)).count() >= 200
+    });
+    let (mut told, mut inferred) = (0, 0);
+    for summary in book.summaries() {
+        let story = book.story(summary.request).unwrap();
+        let faults = faults(&book, &story, &[]);
+        assert!(faults.is_empty(), "{faults:#?}\n{}", text::draw(&diagram(&story)));
+        let receipts = story.lines.iter().filter(|line| line.event == Event::Receive);
+        let (guessed, taken): (Vec<_>, Vec<_>) = receipts.partition(|line| line.inferred);
+        (told, inferred) = (told + taken.len(), inferred + guessed.len());
+    }
+    assert!(inferred > told, "{told} receipts were taken down, {inferred} were not");
 }
 
 /// The check objects where one record is taken away.

@@ -202,7 +202,10 @@ impl Handler<Take> for Coordinator {
     type Result = ();
 
     fn handle(&mut self, take: Take, _: &mut Context<Self>) {
-        let Some(proposer) = &mut self.proposer else { return };
+        let receipt = self.ways.recorder.receipt(take.from, &take.message, take.cause);
+        let Some(proposer) = &mut self.proposer else {
+            return self.ways.recorder.taken_up(receipt);
+        };
         proposer.be_thrifty(self.ways.calm.load(Ordering::Relaxed));
         let now = self.ways.clock.now();
         self.watch.heard(&take.message);
@@ -216,6 +219,7 @@ impl Handler<Take> for Coordinator {
         for (from, message) in takes {
             self.step(take.cause, |proposer, out| proposer.message(now, from, message, out));
         }
+        self.ways.recorder.taken_up(receipt);
     }
 }
 

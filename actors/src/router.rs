@@ -19,10 +19,10 @@ use crate::{
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, ResponseFuture};
 use due::PopFirstIf;
 use simpledynamo_protocol::{
-    message::{self, Answer, Ask, Outcome, Reason, Request},
+    ballot::Stamp,
+    message::{self, Reason, Request},
     recent::OpId,
     record::Key,
-    register::proposer::{Config, Proposer},
     ring::NodeId,
     routing::{self, Routing, Step},
     time::{Now, Time},
@@ -36,11 +36,14 @@ use std::{
 use tokio::sync::oneshot;
 
 mod apart;
+mod coordinators;
 mod due;
 mod figures;
 mod reads;
 mod retire;
 mod story;
+
+use story::Agreement;
 
 pub use apart::Part;
 pub use figures::{AskFigures, Figures};
@@ -51,11 +54,6 @@ const TICK: Duration = Duration::from_millis(5);
 /// A tick later than this means that this process was stopped, or starved: mailboxes are drained
 /// before timers run, so a flood of messages does it too.
 const STOOD_STILL: Duration = Duration::from_millis(25);
-
-/// A round is given up after so many request time-outs. It ends early with any two of three replicas,
-/// so only an overload or a double failure makes it wait; under an overload giving up the round
-/// would only add another.
-const ROUND: u32 = 5;
 
 /// The first asker number of coordinators; smaller ones name the node's other askers.
 const FIRST_COORDINATOR: u64 = 16;
@@ -236,7 +234,7 @@ impl Router {
         // The time-out that a further attempt follows.
         let mut silent: Option<(OpId, Cause)> = None;
         // What the end of a read follows from, and why one is left to a coordinator.
-        let mut agreed: Option<(OpId, Cause)> = None;
+        let mut agreed: Option<(OpId, Agreement)> = None;
         let mut left: Option<(OpId, &'static str)> = None;
         for step in steps.drain(..) {
             match step {
@@ -255,11 +253,11 @@ impl Router {
                 }
                 Step::Leave { op, why } => left = Some((op, why)),
                 Step::Finish { op, verdict } => {
-                    let agreement = agreed.filter(|(of, _)| *of == op);
-                    let cause = agreement.map_or(cause, |(_, agreement)| agreement);
+                    let agreement = agreed.filter(|(of, _)| *of == op).map(|(_, it)| it);
+                    let cause = agreement.map_or(cause, |agreement| agreement.cause);
                     let silence = silent.filter(|(of, _)| *of == op);
                     let cause = silence.map_or(cause, |(_, silence)| silence);
-                    self.finish(op, verdict, cause);
+                    self.finish(op, verdict, cause, agreement.and_then(|it| it.untold));
                 }
                 Step::TimedOut { op, node, by, sent } => {
                     let silence = self.note_silence(op, node, by, sent);
@@ -300,13 +298,14 @@ impl Router {
         }
     }
 
-    fn finish(&mut self, op: OpId, verdict: routing::Verdict, cause: Cause) {
+    /// An operation has ended; `agreed`: on what, where no record of that was taken down.
+    fn finish(&mut self, op: OpId, verdict: routing::Verdict, cause: Cause, agreed: Option<Stamp>) {
         self.figures.operations += 1;
         let client = self.clients.remove(&op.seq);
         if let Some(client) = &client {
             let took = self.decided.since(client.since);
             self.ways.metrics.ended(client.command, &verdict, took);
-            self.note_end(op, &verdict, client, cause);
+            self.note_end(op, &verdict, client, cause, agreed);
         }
         let verdict = match verdict {
             routing::Verdict::Reply(reply) => Verdict::Reply(reply),
@@ -325,79 +324,22 @@ impl Router {
         }
     }
 
-    /// A request for a coordinator of this node.
-    fn coordinate(
+    /// What a coordinator at another node answers.
+    fn answered(
         &mut self,
         from: NodeId,
-        request: Request,
+        message: message::Message,
         cause: Cause,
         ctx: &mut Context<Self>,
     ) {
-        let replica = self.settings.ring.replicas_of(&request.key).contains(&self.me);
-        let refusal = match (replica, self.phase) {
-            (false, _) => Some(Reason::NotReplica),
-            (true, Phase::Starting | Phase::Learning) => Some(Reason::Learning),
-            (true, Phase::Serving) => None,
-        };
-        let Some(reason) = refusal else {
-            if self.settings.replication == Replication::Chain {
-                let message = request.into();
-                return self.ways.replica.take(from, message, cause);
-            }
-            let key = request.key.clone();
-            return self.hand_over(&key, Take { from, message: request.into(), cause }, true);
-        };
-        let Request { op, attempt, .. } = request;
-        let message = Answer { op, attempt, outcome: Outcome::NotProposed(reason) }.into();
-        if op.router == self.me {
-            let cause = self.ways.recorder.local(&message, cause.into());
-            ctx.notify(FromNode { from: self.me, message, cause });
-        } else {
-            self.ways.bridge.send(op.router, &message, cause);
+        let receipt = self.ways.recorder.receipt(from, &message, cause);
+        if let message::Message::Answer(answer) = message {
+            self.decide(|routing, now, doubtful, out| {
+                routing.answer(now.mono, from, answer, doubtful, out);
+            });
+            self.carry_out(cause, ctx);
         }
-    }
-
-    /// Hands a message to the key's coordinator; only a request starts one.
-    fn hand_over(&mut self, key: &Key, take: Take, start: bool) {
-        match self.coordinators.get_mut(key) {
-            Some(Entry::Alive { addr, used }) => {
-                *used = true;
-                addr.do_send(take);
-            }
-            Some(Entry::Retiring { held, .. }) => held.push(take),
-            None if start => {
-                let addr = self.start_coordinator(key);
-                addr.do_send(take);
-                self.coordinators.insert(key.clone(), Entry::Alive { addr, used: false });
-                self.retire_order.push_back(key.clone());
-                self.retire_some();
-            }
-            // An answer to a round that is long over.
-            None => {}
-        }
-    }
-
-    fn start_coordinator(&mut self, key: &Key) -> Addr<Coordinator> {
-        let config = Config {
-            me: self.me,
-            replicas: self.settings.ring.replicas_of(key),
-            read_quorum: self.settings.read_quorum,
-            write_quorum: self.settings.write_quorum,
-            round_timeout: self.settings.request_timeout * ROUND,
-            value_bytes_max: self.settings.limits.value_bytes,
-            contended: false,
-        };
-        let ask = Ask { incarnation: self.incarnation, asker: self.next_asker, n: 0 };
-        self.next_asker += self.share.of as u64;
-        let seed = self.next_asker ^ self.incarnation << 32 ^ u64::from(self.me.0) << 48;
-        let known = self.known.take(key);
-        #[cfg(feature = "broken-rules")]
-        let tampered = config.clone();
-        let proposer = Proposer::new(key.clone(), config, known, ask, seed);
-        let coordinator = Coordinator::new(key.clone(), self.ways.clone(), proposer);
-        #[cfg(feature = "broken-rules")]
-        let coordinator = coordinator.tampered(tampered, ask);
-        coordinator.start()
+        self.ways.recorder.taken_up(receipt);
     }
 
     /// An answer of `from`.
@@ -504,12 +446,7 @@ impl Handler<FromNode> for Router {
             return self.told(from, message, cause, ctx);
         }
         let key = match message {
-            message::Message::Answer(answer) => {
-                self.decide(|routing, now, doubtful, out| {
-                    routing.answer(now.mono, from, answer, doubtful, out);
-                });
-                return self.carry_out(cause, ctx);
-            }
+            message::Message::Answer(_) => return self.answered(from, message, cause, ctx),
             message::Message::Promise(ref promise) => promise.key.clone(),
             message::Message::Accepted(ref accepted) => accepted.key.clone(),
             message::Message::Refused(ref refused) => refused.key.clone(),
@@ -571,26 +508,5 @@ impl Handler<WakeAt> for Router {
 
     fn handle(&mut self, wake: WakeAt, _: &mut Context<Self>) {
         self.wakes.insert((wake.at, wake.key));
-    }
-}
-
-impl Handler<Retired> for Router {
-    type Result = ();
-
-    fn handle(&mut self, Retired { key, known }: Retired, _: &mut Context<Self>) {
-        let Some(Entry::Retiring { addr, held }) = self.coordinators.remove(&key) else { return };
-        if let Some(known) = known {
-            self.known.put(key.clone(), known);
-            for take in held {
-                let start = matches!(take.message, message::Message::Request(_));
-                self.hand_over(&key, take, start);
-            }
-        } else {
-            for take in held {
-                addr.do_send(take);
-            }
-            self.retire_order.push_back(key.clone());
-            self.coordinators.insert(key, Entry::Alive { addr, used: true });
-        }
     }
 }

@@ -5,7 +5,7 @@
 //! The walk ends where another request begins (and leaves out the word to keep records): a round that the request has not joined is not part
 //! of it, though it may be what the request waited for.
 
-use super::line::Line;
+use super::{implied, line::Line};
 use simpledynamo_actors::flow::{Event, RecordId};
 use simpledynamo_protocol::recent::OpId;
 use std::cmp::Reverse;
@@ -215,6 +215,7 @@ impl Book {
         }
         let lines = self.in_order(&found);
         let missing = self.missing(&lines);
+        let lines = implied::with(lines);
         Some(Story { request, lines, missing })
     }
 

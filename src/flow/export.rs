@@ -175,6 +175,7 @@ fn event(line: &Line) -> String {
 /// The records of a story, a line each.
 #[must_use]
 pub fn lines(story: &Story) -> String {
-    let lines = story.lines.iter().filter_map(|line| serde_json::to_string(line).ok());
+    let taken_down = story.lines.iter().filter(|line| !line.inferred);
+    let lines = taken_down.filter_map(|line| serde_json::to_string(line).ok());
     lines.map(|line| line + "\n").collect()
 }

@@ -93,6 +93,9 @@ pub struct Line {
     /// Why.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// It stands in no file: it was not taken down because another says it.
+    #[serde(skip)]
+    pub inferred: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`mod@line`] | a record, read back |
 //! | [`book`] | all records; requests in short, and whole stories |
+//! | `implied` | what no record tells because another implies it |
 //! | [`mod@diagram`] | a story as columns and rows |
 //! | [`text`], [`html`], [`export`] | its picture in a terminal, on a page, in other programs |
 //! | [`gather`] | records from files and from running nodes |
@@ -19,6 +20,7 @@ pub mod diagram;
 pub mod export;
 pub mod gather;
 pub mod html;
+mod implied;
 pub mod line;
 pub mod text;
 

@@ -11,7 +11,7 @@ use super::{
     outgoing::{Outgoing, OutgoingCounts},
     packed::{self, Draft, Packed},
     record::{Event, Record, ShortKey},
-    tables::Tables,
+    tables::{Name, Tables},
 };
 use simpledynamo_protocol::{recent::OpId, ring::NodeId};
 use std::{collections::BTreeSet, sync::Arc};
@@ -125,6 +125,23 @@ impl Memory {
             let record = packed.unpack(self.seq, &self.tables, self.offset);
             self.hand_over([record]);
         }
+    }
+
+    /// Whether one of the records after `seq` names this cause; where they have left the nearest
+    /// place, none is seen.
+    pub(super) fn names_since(&self, seq: u64, cause: Name) -> bool {
+        let after = usize::try_from(self.seq - seq).unwrap_or(usize::MAX);
+        self.staged.iter().rev().take(after).any(|record| record.cause == cause)
+    }
+
+    /// The number of the last record.
+    pub(super) fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// What records have in common.
+    pub(super) fn tables(&mut self) -> &mut Tables {
+        &mut self.tables
     }
 
     /// Moves what is staged to the ring. Readers do it first and then look at the ring alone.

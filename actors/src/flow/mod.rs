@@ -22,6 +22,9 @@
 //! round by the message that let it begin, an answer to the router by the quorum that it rests on. So
 //! a replica, which is told no request id, has it by following the causes.
 //!
+//! By default the receipt of a message is taken down only where nothing that it at once led to says it
+//! ([`Recorder::receipt`]); whoever reads puts the others back.
+//!
 //! No decision of the node rests on anything here.
 //!
 //! Caveats. A node that is killed loses what its writer had gathered ([`files`]). Records of a node

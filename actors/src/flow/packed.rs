@@ -20,7 +20,7 @@ use simpledynamo_protocol::{
 pub(super) struct Packed {
     pub(super) mono: u64,
     pub(super) message: Name,
-    cause: Name,
+    pub(super) cause: Name,
     request: u64,
     round: u64,
     version: u64,

@@ -13,15 +13,18 @@
 //!   the key in that time. What is not in memory any more by then is missing.
 //! - What concerns the node as a whole: starts, suspicions, catch-up.
 //!
-//! **What is not taken down** in mode `Sampled`: that a coordinator or router asks its own replica, unless the
-//! request is kept from its start ([`Recorder::ask_own`]); the replica's answer is.
+//! **What is not taken down** in mode `Sampled`, unless the request is kept from its start:
+//! - That a coordinator or router asks its own replica ([`Recorder::ask_own`]); the replica's answer is.
+//! - The receipt of a message that at once led to a record which names it as its cause
+//!   ([`Recorder::receipt`]): that record says it, and readers put the receipt before it.
+//! - That replicas agree on a read of their router: the reply says it, with `type` and stamp.
 
 use super::{
     files,
     hold::{self, Hold, Kept},
     memory::{ANCHOR_EVERY, Counts, Filter, Memory},
     outgoing::Outgoing,
-    packed::Draft,
+    packed::{Draft, Packed},
     record::{Cause, Event, Record, RecordId, ShortKey},
     tables::Name,
 };
@@ -64,6 +67,12 @@ pub struct Origin {
     pub queue: u32,
     /// Microseconds that its cause was worked on.
     pub handling: u32,
+}
+
+/// The receipt of a message that is being taken up, and the last record before that.
+pub struct Receipt {
+    record: Packed,
+    after: u64,
 }
 
 impl From<Cause> for Origin {
@@ -300,7 +309,7 @@ impl Recorder {
     /// Else its answer alone says it, with how long it waited and was worked on, and is caused by what
     /// the question was: one record in sixteen that no picture shows.
     pub fn ask_own(&self, message: &Message, origin: Origin) -> Cause {
-        if self.0.common.all || origin.cause.keep {
+        if self.takes_all(origin.cause.keep) {
             return self.local(message, origin);
         }
         Cause { at: self.now(), ..origin.cause }
@@ -342,6 +351,12 @@ impl Recorder {
                 Told::Other(cause) => (theirs(seq), cause, keep),
             },
         };
+        if self.comes_later(message, keep) {
+            let mut memory = shared.memory.take();
+            let id = memory.tables().name(id);
+            shared.memory.keep(memory);
+            return Cause { id, keep, at: self.now() };
+        }
         let mut name = Name::NONE;
         self.record_at(shared, |record, _| {
             record.describe(from, shared.node, message);
@@ -354,6 +369,64 @@ impl Recorder {
             record.bytes(bytes as u64);
         });
         Cause { id: name, keep, at: self.now() }
+    }
+
+    /// Whether the receipt is left to [`Recorder::receipt`]: of the messages of reads and of writes
+    /// without rivals.
+    fn comes_later(&self, message: &Message, keep: bool) -> bool {
+        let frequent = matches!(
+            message,
+            Message::Request(_)
+                | Message::Answer(_)
+                | Message::Query(_)
+                | Message::State(_)
+                | Message::Accepted(_)
+        );
+        frequent && !self.takes_all(keep)
+    }
+
+    /// Whether everything is taken down of a request that is kept, or is not.
+    #[must_use]
+    pub fn takes_all(&self, keep: bool) -> bool {
+        keep || self.0.common.all
+    }
+
+    /// To be called where a message of another node is taken up, before it is; then
+    /// [`Recorder::taken_up`]. None where the receipt has been taken down, or nothing is.
+    #[must_use]
+    pub fn receipt(&self, from: NodeId, message: &Message, cause: Cause) -> Option<Receipt> {
+        let shared = self.0.common.shared.as_ref()?;
+        if from == shared.node || !self.comes_later(message, cause.keep) {
+            return None;
+        }
+        let mut memory = shared.memory.take();
+        let mut record = Packed::at(0);
+        let mut draft = Draft { packed: &mut record, tables: memory.tables() };
+        draft.describe(from, shared.node, message);
+        draft.event(Event::Receive);
+        draft.message(cause.id);
+        let after = memory.seq();
+        shared.memory.keep(memory);
+        Some(Receipt { record, after })
+    }
+
+    /// Takes the receipt down unless a record since then says it: one that the message led to.
+    pub fn taken_up(&self, receipt: Option<Receipt>) {
+        let (Some(shared), Some(receipt)) = (&self.0.common.shared, receipt) else { return };
+        let memory = shared.memory.take();
+        let said = memory.names_since(receipt.after, receipt.record.message);
+        shared.memory.keep(memory);
+        if !said {
+            self.record_at(shared, |record, _| {
+                let mono = std::mem::replace(record.packed, receipt.record).mono;
+                record.packed.mono = mono;
+            });
+        }
+    }
+
+    /// Takes down that a message of another node came in and is not taken up by anybody, or later.
+    pub fn put_aside(&self, from: NodeId, message: &Message, cause: Cause) {
+        self.taken_up(self.receipt(from, message, cause));
     }
 
     /// Whether the request that now begins is one of those that are written anyhow.

@@ -45,8 +45,10 @@ impl Router {
         cause: Cause,
         ctx: &mut Context<Self>,
     ) {
+        let receipt = self.ways.recorder.receipt(from, &message, cause);
         self.decide_told(from, message);
         self.carry_out(cause, ctx);
+        self.ways.recorder.taken_up(receipt);
     }
 
     fn decide_told(&mut self, from: NodeId, message: Message) {

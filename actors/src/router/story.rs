@@ -14,6 +14,15 @@ use simpledynamo_protocol::{
     time::Time,
 };
 
+/// What the end of a read follows from.
+#[derive(Clone, Copy)]
+pub(super) struct Agreement {
+    /// What the reply names as its cause.
+    pub(super) cause: Cause,
+    /// On what replicas agree, where no record of its own says it.
+    pub(super) untold: Option<Stamp>,
+}
+
 impl Router {
     /// A request begins.
     pub(super) fn note_command(
@@ -96,9 +105,13 @@ impl Router {
         Cause { id, keep, at: begun.at }
     }
 
-    /// Replicas agree on what a read asked for.
-    pub(super) fn note_agreement(&self, op: OpId, stamp: Stamp, cause: Cause) -> Cause {
+    /// Replicas agree on what a read asked for. The reply, which follows at once, says it, too: unless
+    /// everything is recorded, or the request is kept, by that alone.
+    pub(super) fn note_agreement(&self, op: OpId, stamp: Stamp, cause: Cause) -> Agreement {
         let begun = self.clients.get(&op.seq).map_or(Cause::NONE, |client| client.cause);
+        if !self.ways.recorder.takes_all(begun.keep) {
+            return Agreement { cause, untold: Some(stamp) };
+        }
         let id = self.ways.recorder.record(|record| {
             record.request(op, 0);
             record.from(self.me, Actor::Router);
@@ -108,12 +121,19 @@ impl Router {
             record.cause(cause.id);
             record.keep(begun.keep);
         });
-        Cause { id, ..cause }
+        Agreement { cause: Cause { id, ..cause }, untold: None }
     }
 
     /// The client is answered. Where that took long, or went wrong, what is remembered of the
     /// request is written, here and at the key's replicas.
-    pub(super) fn note_end(&self, op: OpId, verdict: &Verdict, client: &Client, cause: Cause) {
+    pub(super) fn note_end(
+        &self,
+        op: OpId,
+        verdict: &Verdict,
+        client: &Client,
+        cause: Cause,
+        agreed: Option<Stamp>,
+    ) {
         let recorder = &self.ways.recorder;
         if !recorder.is_on() {
             return;
@@ -133,6 +153,10 @@ impl Router {
             record.keep(client.cause.keep);
             record.key(&client.key);
             record.handling(took);
+            if let Some(stamp) = agreed {
+                record.kind(RoundKind::Query.name());
+                record.stamp(stamp);
+            }
         });
         if (failed || client.retried || recorder.is_slow(took))
             && recorder.keep(op, &client.key, client.cause.at)
