@@ -493,7 +493,13 @@ impl Handler<Forget> for Router {
             let (Entry::Alive { addr, .. } | Entry::Retiring { addr, .. }) = entry;
             told.push(addr.send(forget));
             if let Entry::Retiring { held, .. } = entry {
-                held.retain(|take| take.from != forget.0);
+                held.retain(|take| {
+                    let stays = take.from != forget.0;
+                    if !stays {
+                        self.ways.recorder.put_aside(take.from, &take.message, take.cause);
+                    }
+                    stays
+                });
             }
         }
         Box::pin(async move {

@@ -16,12 +16,10 @@ pub(super) fn with(lines: Vec<Line>) -> Vec<Line> {
     let mut open: BTreeMap<RecordId, Line> = BTreeMap::new();
     let mut whole = Vec::with_capacity(lines.len());
     for line in lines {
-        let sent = line.cause.and_then(|cause| open.get(&cause));
-        let here = sent.filter(|sent| sent.to.is_some_and(|to| to.node == line.node));
-        if let Some(receipt) = here.map(|sent| receipt(sent, &line)) {
-            open.retain(|message, _| Some(*message) != line.cause);
-            whole.push(receipt);
-        }
+        let here = |sent: &Line| sent.to.is_some_and(|to| to.node == line.node);
+        let cause = line.cause.filter(|cause| open.get(cause).is_some_and(here));
+        let sent = cause.and_then(|cause| open.remove(&cause));
+        whole.extend(sent.map(|sent| receipt(sent, &line)));
         whole.extend(quorum(&line));
         let sending = line.event == Event::Send && !line.is_local();
         if let Some(message) = line.message.filter(|id| sending && !ended.contains(id)) {
@@ -33,7 +31,7 @@ pub(super) fn with(lines: Vec<Line>) -> Vec<Line> {
 }
 
 /// The receipt of what was `sent`, as the first line that it led to says it.
-fn receipt(sent: &Line, led_to: &Line) -> Line {
+fn receipt(sent: Line, led_to: &Line) -> Line {
     // What is sent says how long its cause waited and was worked on.
     let ago = if led_to.event == Event::Send { led_to.queue + led_to.handling } else { 0 };
     Line {
@@ -46,7 +44,7 @@ fn receipt(sent: &Line, led_to: &Line) -> Line {
         queue: 0,
         handling: 0,
         inferred: true,
-        ..sent.clone()
+        ..sent
     }
 }
 
@@ -55,7 +53,6 @@ fn quorum(line: &Line) -> Option<Line> {
     let told = line.event == Event::Reply && !line.kind.is_empty();
     told.then(|| Line {
         event: Event::Quorum,
-        from: line.from,
         to: None,
         key: String::new(),
         reason: String::new(),
@@ -100,7 +97,7 @@ mod tests {
     #[test]
     fn a_receipt_that_was_taken_down_is_not_put_in_again() {
         let [question, answer] = question_and_answer();
-        let mut received = receipt(&question, &answer);
+        let mut received = receipt(question.clone(), &answer);
         received.inferred = false;
         let told = vec![question.clone(), received, answer.clone()];
         assert_eq!(with(told.clone()), told);

@@ -120,6 +120,11 @@ pub struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    /// What another record says, at the time of this one.
+    pub(super) fn says(&mut self, other: Packed) {
+        *self.packed = Packed { mono: self.packed.mono, ..other };
+    }
+
     /// What happened.
     pub fn event(&mut self, event: Event) {
         self.packed.event = event;

@@ -69,16 +69,16 @@ pub struct Origin {
     pub handling: u32,
 }
 
-/// The receipt of a message that is being taken up, and the last record before that.
-pub struct Receipt {
-    record: Packed,
-    after: u64,
-}
-
 impl From<Cause> for Origin {
     fn from(cause: Cause) -> Origin {
         Origin { cause, queue: 0, handling: 0 }
     }
+}
+
+/// The receipt of a message that is being taken up, and the last record before that.
+pub struct Receipt {
+    record: Packed,
+    after: u64,
 }
 
 /// Takes down what happens; cheap to clone, on one thread of the node ([`Recorder::twin`] for others). One pointer, because every
@@ -307,7 +307,7 @@ impl Recorder {
 
     /// Takes down that the own replica is asked: where everything is recorded, or the request is kept.
     /// Else its answer alone says it, with how long it waited and was worked on, and is caused by what
-    /// the question was: one record in sixteen that no picture shows.
+    /// the question was: a record the less, and one that no picture shows.
     pub fn ask_own(&self, message: &Message, origin: Origin) -> Cause {
         if self.takes_all(origin.cause.keep) {
             return self.local(message, origin);
@@ -322,8 +322,7 @@ impl Recorder {
             let sent = shared.memory.lock().find(*seq);
             self.record_at(shared, |record, _| {
                 if let Some(sent) = sent {
-                    let mono = std::mem::replace(record.packed, sent).mono;
-                    record.packed.mono = mono;
+                    record.says(sent);
                 }
                 record.message(Name::own(*seq));
                 record.event(Event::Drop);
@@ -417,10 +416,7 @@ impl Recorder {
         let said = memory.names_since(receipt.after, receipt.record.message);
         shared.memory.keep(memory);
         if !said {
-            self.record_at(shared, |record, _| {
-                let mono = std::mem::replace(record.packed, receipt.record).mono;
-                record.packed.mono = mono;
-            });
+            self.record_at(shared, |record, _| record.says(receipt.record));
         }
     }
 
