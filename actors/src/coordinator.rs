@@ -15,6 +15,7 @@ use crate::{
 };
 use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
 use simpledynamo_protocol::{
+    budget::Budget,
     effect::{Effect, Effects, Note},
     message,
     record::Key,
@@ -23,11 +24,9 @@ use simpledynamo_protocol::{
     time::Time,
 };
 use std::{
+    cell::{Cell, RefCell},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
 };
 
 mod story;
@@ -77,8 +76,25 @@ pub struct Ways {
     pub metrics: Arc<Metrics>,
     /// Takes down what is done.
     pub recorder: Recorder,
-    /// Whether no peer is suspected.
-    pub calm: Arc<AtomicBool>,
+    /// What changes.
+    pub common: Common,
+}
+
+/// What the coordinators of one thread go by together.
+pub struct Common {
+    /// No peer is suspected.
+    pub calm: Cell<bool>,
+    /// What takes longer than the time-out is an exception. Where it is the rule, nothing is asked again:
+    /// an overload must not be fed.
+    pub prompt: Cell<bool>,
+    /// Pays for what is asked again.
+    pub repeats: RefCell<Budget>,
+}
+
+impl Default for Common {
+    fn default() -> Common {
+        Common { calm: Cell::new(true), prompt: Cell::new(true), repeats: RefCell::default() }
+    }
 }
 
 /// The coordinator of one key.
@@ -144,7 +160,7 @@ impl Coordinator {
 
     /// Does what the state machine wants; `cause` is what it was told.
     fn carry_out(&mut self, cause: Cause) {
-        let Ways { me, router, replica, bridge, metrics, recorder, .. } = &*self.ways;
+        let Ways { me, router, replica, bridge, metrics, recorder, common, .. } = &*self.ways;
         let from = *me;
         let mut cause = Cause { keep: self.story.keeps(cause), ..cause };
         for effect in self.effects.drain(..) {
@@ -175,7 +191,10 @@ impl Coordinator {
                     // a round changes nothing about the round.
                     match note {
                         Note::Serves { .. } => {}
-                        Note::Round { .. } => (cause.id, self.story.round) = (id, id),
+                        Note::Round { .. } => {
+                            common.repeats.borrow_mut().earn();
+                            (cause.id, self.story.round) = (id, id);
+                        }
                         Note::Quorum { .. }
                         | Note::WriteBack
                         | Note::GivenUp { .. }
@@ -206,7 +225,7 @@ impl Handler<Take> for Coordinator {
         let Some(proposer) = &mut self.proposer else {
             return self.ways.recorder.taken_up(receipt);
         };
-        proposer.be_thrifty(self.ways.calm.load(Ordering::Relaxed));
+        proposer.be_thrifty(self.ways.common.calm.get());
         let now = self.ways.clock.now();
         self.watch.heard(&take.message);
         if self.ways.recorder.is_on() {
@@ -232,7 +251,10 @@ impl Handler<Wake> for Coordinator {
         // What silence leads to is caused by the round that met it.
         let (id, at) = (self.story.round, self.ways.recorder.now());
         let cause = Cause { id, at, keep: false };
-        self.step(cause, |proposer, out| proposer.wake(now, out));
+        let ways = self.ways.clone();
+        let Common { prompt, repeats, .. } = &ways.common;
+        let may_repeat = || prompt.get() && repeats.borrow_mut().spend();
+        self.step(cause, |proposer, out| proposer.wake(now, may_repeat, out));
     }
 }
 

@@ -39,7 +39,7 @@ use simpledynamo_protocol::{
 };
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    sync::{Arc, Mutex, PoisonError},
     thread::JoinHandle,
 };
 use tokio::sync::watch;
@@ -330,9 +330,9 @@ impl Node {
         let (router, replica) = (shards.of(&[]).router.clone(), self.front.clone());
         let (me, clock, bridge) = (self.settings.me, self.clock.clone(), self.bridge.outlet());
         let (metrics, recorder) = (self.metrics.clone(), self.recorder.clone());
-        let calm = Arc::new(AtomicBool::new(true));
+        let common = coordinator::Common::default();
         let ways =
-            coordinator::Ways { me, clock, router, replica, bridge, metrics, recorder, calm };
+            coordinator::Ways { me, clock, router, replica, bridge, metrics, recorder, common };
         Router::new(self.settings.clone(), self.incarnation, router::Part::ALL, ways, detector)
     }
 

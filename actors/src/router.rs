@@ -30,7 +30,7 @@ use simpledynamo_protocol::{
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::oneshot;
@@ -369,6 +369,7 @@ impl Router {
             self.routing.stood_still(span);
         }
         self.retire_idle(gap.min(STOOD_STILL));
+        self.ways.common.prompt.set(self.routing.is_prompt());
         while let Some((_, key)) = self.wakes.pop_first_if(|(at, _)| *at <= now) {
             match self.coordinators.get(&key) {
                 Some(Entry::Alive { addr, .. } | Entry::Retiring { addr, .. }) => {
@@ -469,7 +470,7 @@ impl Handler<StandingChanged> for Router {
             Standing::Suspected => self.suspected.insert(changed.node),
             Standing::Trusted | Standing::Me => self.suspected.remove(&changed.node),
         };
-        self.ways.calm.store(self.suspected.is_empty(), Ordering::Relaxed);
+        self.ways.common.calm.set(self.suspected.is_empty());
     }
 }
 

@@ -5,15 +5,15 @@
 use actix::{Actor, AsyncContext};
 use simpledynamo_actors::{
     harness::{
-        Cluster, Config, Failure, Faults, Mix, WALL_START, ms, sim,
+        Cluster, Config, Failure, Faults, LinkFaults, Mix, WALL_START, ms, sim,
         swarm::{Figures, swarm},
     },
     messages::{Execute, NodeHandle, Verdict},
 };
 use simpledynamo_protocol::{
     command::{Command, Condition, Expiry, Reply},
-    history::Outcome,
-    message::{Accept, Accepted, Digests, Query, Request},
+    history::{Operation, Outcome},
+    message::{Accept, Accepted, Answer, Digests, Prepare, Query, Request},
     record::Key,
 };
 use std::{
@@ -79,6 +79,33 @@ fn accepts_lost_twice_are_made_good() -> Result<(), Failure> {
     let history = t.clients(5).run(Mix::default().keys(2)).operations(300)?;
     t.heal_and_settle()?;
     Ok(history.assert_linearizable()?)
+}
+
+/// A connection that breaks takes what was on it with it, and nobody is told. In simulated time.
+#[test]
+fn what_is_lost_on_the_way_is_asked_for_again_after_one_time_out() -> Result<(), Failure> {
+    type Loss = fn(LinkFaults<'_>) -> LinkFaults<'_>;
+    let losses: [(&str, Loss); 5] = [
+        ("Request", |link| link.only::<Request>().drop_first(1)),
+        ("Answer", |link| link.only::<Answer>().drop_first(1)),
+        ("Prepare", |link| link.only::<Prepare>().drop_first(1)),
+        ("Accept", |link| link.only::<Accept>().drop_first(1)),
+        ("Accepted", |link| link.only::<Accepted>().drop_first(1)),
+    ];
+    for (name, loss) in losses {
+        for seed in 30..34 {
+            let mut t = sim(seed);
+            t.every_link(|link| {
+                loss(link);
+            });
+            let history = t.clients(20).run(Mix::default().keys(4)).operations(400)?;
+            let took = |operation: &Operation| Some(operation.returned? - operation.call);
+            let slowest = history.operations.iter().filter_map(took).max();
+            // One time-out of 100 ms and what comes after it; else it would be five.
+            assert!(slowest.is_some_and(|it| it < 300_000), "{name} {seed}: {slowest:?} µs");
+        }
+    }
+    Ok(())
 }
 
 /// Seeds that every run of the tests tries.

@@ -8,17 +8,12 @@
 //! '88), within bounds.
 //!
 //! A second coordinator takes the ballot from the first, so where many requests are merely late,
-//! hedging them would make all later. A budget bounds that: a part of the requests, and a burst for
-//! the moment in which a node dies (Dean & Barroso, "The Tail at Scale", CACM 2013).
+//! hedging them would make all later. A [`Budget`] bounds that.
 //!
 //! Caveat: safety never rests on it; a hedge is an ordinary further attempt, only earlier.
 
+use crate::budget::Budget;
 use std::time::Duration;
-
-/// Requests that earn one hedge.
-const EARNS_ONE: u32 = 20;
-/// Hedges that may be saved up: more than the clients of a busy node that wait for one dead peer.
-const SAVED_MAX: u32 = 512;
 
 /// Decides when a router hedges.
 #[derive(Clone, Debug)]
@@ -27,15 +22,14 @@ pub struct Hedge {
     ceiling: Duration,
     /// Smoothed latency and its mean deviation, microseconds; none before the first answer.
     latency: Option<(u64, u64)>,
-    /// In parts of [`EARNS_ONE`].
-    saved: u32,
+    budget: Budget,
 }
 
 impl Hedge {
     /// Waits at least `floor`; where the wait would reach `ceiling`, the time-out, it never hedges.
     #[must_use]
     pub fn new(floor: Duration, ceiling: Duration) -> Hedge {
-        Hedge { floor, ceiling, latency: None, saved: SAVED_MAX * EARNS_ONE }
+        Hedge { floor, ceiling, latency: None, budget: Budget::default() }
     }
 
     /// A first attempt was answered after so long.
@@ -53,23 +47,30 @@ impl Hedge {
 
     /// A request was sent: it earns its part of a hedge.
     pub fn earn(&mut self) {
-        self.saved = (self.saved + 1).min(SAVED_MAX * EARNS_ONE);
+        self.budget.earn();
     }
 
     /// How long to wait for an answer before the next replica is asked as well; none for not at all:
     /// before anything was measured, or where the time-out comes first.
     #[must_use]
     pub fn after(&self) -> Option<Duration> {
+        Some(self.usual()?.max(self.floor)).filter(|after| *after < self.ceiling)
+    }
+
+    /// Whether what takes longer than the time-out is an exception, as far as anything was measured.
+    #[must_use]
+    pub fn is_prompt(&self) -> bool {
+        self.usual().is_none_or(|usual| usual < self.ceiling)
+    }
+
+    fn usual(&self) -> Option<Duration> {
         let (smoothed, deviation) = self.latency?;
-        let usual = Duration::from_micros(smoothed.saturating_add(deviation.saturating_mul(4)));
-        Some(usual.max(self.floor)).filter(|after| *after < self.ceiling)
+        Some(Duration::from_micros(smoothed.saturating_add(deviation.saturating_mul(4))))
     }
 
     /// Takes one hedge out of the budget, if there is one.
     pub fn spend(&mut self) -> bool {
-        let left = self.saved.checked_sub(EARNS_ONE);
-        self.saved = left.unwrap_or(self.saved);
-        left.is_some()
+        self.budget.spend()
     }
 }
 
@@ -91,6 +92,8 @@ mod tests {
         assert_eq!(Hedge::new(FLOOR, CEILING).after(), None, "nothing is measured");
         assert_eq!(measured(&[1; 50]).after(), Some(FLOOR));
         assert_eq!(measured(&[200; 50]).after(), None, "the time-out comes first");
+        assert!(measured(&[]).is_prompt() && measured(&[1; 50]).is_prompt());
+        assert!(!measured(&[200; 50]).is_prompt());
         let after = measured(&[20; 50]).after().unwrap_or_default();
         assert!(
             after >= Duration::from_millis(20) && after < Duration::from_millis(30),
@@ -98,19 +101,5 @@ mod tests {
         );
         let wild = measured(&[1, 40, 2, 30, 1, 40, 3, 35]).after();
         assert!(wild.is_none_or(|after| after > Duration::from_millis(40)), "{wild:?}");
-    }
-
-    #[test]
-    fn is_a_part_of_the_requests_and_a_burst() {
-        let mut hedge = measured(&[1]);
-        let burst = std::iter::repeat_with(|| hedge.spend()).take_while(|spent| *spent).count();
-        assert_eq!(burst, SAVED_MAX as usize);
-        for _ in 0..EARNS_ONE - 1 {
-            hedge.earn();
-            assert!(!hedge.spend());
-        }
-        hedge.earn();
-        assert!(hedge.spend());
-        assert!(!hedge.spend());
     }
 }

@@ -20,6 +20,7 @@
 //! | [`history`], [`checker`] | what clients saw, and whether one register could have shown it |
 
 pub mod ballot;
+pub mod budget;
 pub mod chain;
 pub mod checker;
 pub mod command;

@@ -182,6 +182,12 @@ impl Routing {
         self.pending.len()
     }
 
+    /// Whether an answer that takes longer than the time-out is an exception.
+    #[must_use]
+    pub fn is_prompt(&self) -> bool {
+        self.hedge.is_prompt()
+    }
+
     /// Operations for which one more node was asked before the time-out.
     #[must_use]
     pub fn hedges(&self) -> u64 {
@@ -303,8 +309,8 @@ impl Routing {
                 continue;
             }
             if let Some(last) = pending.attempts.last().filter(|last| last.end == End::Open) {
-                if pending.ends > now && self.is_at_work(now, last) {
-                    self.reschedule(seq, now + self.config.request_timeout);
+                if pending.ends > now && self.is_at_work(now, pending, last.to) {
+                    self.ask_the_same(now, seq, last.to, out);
                     continue;
                 }
                 let (op, node, sent) = (self.op(seq), last.to, last.sent);
@@ -340,15 +346,28 @@ impl Routing {
         self.heard.get(&node).copied()
     }
 
-    /// Whether the silent coordinator of this attempt is slow rather than gone: it answers others.
-    /// Moving a request on takes the ballot from whoever works on it, so under overload that would
-    /// make all slower still; but not for ever, since this very request may be lost.
-    fn is_at_work(&self, now: Time, attempt: &Attempt) -> bool {
+    /// Whether a coordinator that is silent about this operation is slow rather than gone: it answers
+    /// others. Moving a request on takes the ballot from whoever works on it, so under overload that
+    /// would make all slower still; but not for ever.
+    fn is_at_work(&self, now: Time, pending: &Pending, node: NodeId) -> bool {
         if self.config.chains {
             // Nobody loses anything when a member of the chain is asked once more.
             return false;
         }
-        self.works(now, attempt.to, attempt.sent)
+        let sent = pending.open_at(node).map(|attempt| attempt.sent).min();
+        sent.is_some_and(|sent| self.works(now, node, sent))
+    }
+
+    /// Asks a coordinator that answers others once more: this very request, or its answer, may have
+    /// been lost with a connection. Once, out of the budget of hedges, and not where answers take as long
+    /// as the time-out as a rule: an overload must not be fed.
+    fn ask_the_same(&mut self, now: Time, seq: u64, node: NodeId, out: &mut Vec<Step>) {
+        let once = self.pending.get(&seq).is_some_and(|it| it.open_at(node).count() == 1);
+        if once && node != self.me && self.is_prompt() && self.hedge.spend() {
+            self.ask(now, seq, node, out);
+        } else {
+            self.reschedule(seq, now + self.config.request_timeout);
+        }
     }
 
     /// Whether `node` answers others, and what it was sent then is not yet late beyond all measure.
@@ -480,19 +499,23 @@ impl Routing {
         suspected: impl Fn(NodeId) -> bool,
         out: &mut Vec<Step>,
     ) {
-        let op = self.op(seq);
-        let Some(candidates) = self.pending.get(&seq).map(|it| self.candidates(it)) else { return };
-        let Some(pending) = self.pending.get_mut(&seq) else { return };
+        let Some(pending) = self.pending.get(&seq) else { return };
         // Who owes an answer to the question before the first attempt is as good as tried.
         let owes = |node| pending.reading.as_ref().is_some_and(|reading| reading.waits_for(node));
         let tried = |node: NodeId| {
             let attempts = pending.attempts.iter().filter(|try_| try_.to == node).count();
             attempts + usize::from(owes(node))
         };
-        let Some(to) = candidates.into_iter().min_by_key(|node| (suspected(*node), tried(*node)))
-        else {
-            return;
-        };
+        let candidates = self.candidates(pending).into_iter();
+        if let Some(to) = candidates.min_by_key(|node| (suspected(*node), tried(*node))) {
+            self.ask(now, seq, to, out);
+        }
+    }
+
+    /// The next attempt goes to this node.
+    fn ask(&mut self, now: Time, seq: u64, to: NodeId, out: &mut Vec<Step>) {
+        let op = self.op(seq);
+        let Some(pending) = self.pending.get_mut(&seq) else { return };
         let done_below = self.by_key.get(&pending.key).and_then(|seqs| seqs.first()).copied();
         // The coordinator gives up a little earlier, so that its word is here before the end.
         let left = pending.ends.since(now);

@@ -31,6 +31,7 @@ const B: NodeId = NodeId(5558);
 const C: NodeId = NodeId(5560);
 const ROUTER: NodeId = NodeId(5562);
 const ROUND: Duration = Duration::from_millis(100);
+const REPEAT: Duration = Duration::from_millis(30);
 const WALL: u64 = 1_700_000_000_000;
 
 fn key() -> Key {
@@ -73,12 +74,17 @@ struct Bench {
 
 impl Bench {
     fn new(known: Known) -> Bench {
+        Bench::repeating(known, ROUND)
+    }
+
+    fn repeating(known: Known, repeat_after: Duration) -> Bench {
         let config = Config {
             me: ME,
             replicas: vec![ME, B, C],
             read_quorum: 2,
             write_quorum: 2,
             round_timeout: ROUND,
+            repeat_after,
             value_bytes_max: 1 << 20,
             contended: false,
         };
@@ -97,8 +103,12 @@ impl Bench {
 
     /// With a write proposed under ballot 1.
     fn accepting() -> Bench {
+        Bench::accepting_again(ROUND)
+    }
+
+    fn accepting_again(repeat_after: Duration) -> Bench {
         let owned = Known { owned: Some(ballot(1)), record: None, chosen: true };
-        let mut bench = Bench::new(owned);
+        let mut bench = Bench::repeating(owned, repeat_after);
         bench.request(0, request(2_000));
         assert!(bench.sent.iter().all(|(_, message)| matches!(message, Message::Accept(_))));
         assert_eq!(bench.sent.len(), 3);
@@ -119,7 +129,7 @@ impl Bench {
 
     fn wake(&mut self, now: Time) {
         let mut out = Effects::new();
-        self.proposer.wake(Now { mono: now, wall: WALL }, &mut out);
+        self.proposer.wake(Now { mono: now, wall: WALL }, || true, &mut out);
         self.carry_out(out);
     }
 
@@ -188,6 +198,42 @@ fn a_replica_that_does_not_vote_leaves_the_others_their_full_time() {
         bench.no_vote(3, B, 1);
         assert_eq!(bench.proposer.next_wake(), Some(Time(0) + ROUND));
     }
+}
+
+#[test]
+fn who_keeps_silent_is_asked_the_same_again_and_nobody_else_is() {
+    let owned = Known { owned: Some(ballot(1)), record: None, chosen: true };
+    let get = || Request { command: Command::Get, ..request(2_000) };
+    for (known, request) in [
+        (Known::default(), request(2_000)),
+        (owned.clone(), request(2_000)),
+        (owned, get()),
+        (Known::default(), get()),
+    ] {
+        let mut bench = Bench::repeating(known, REPEAT);
+        bench.request(0, request);
+        if bench.begins > 0 {
+            bench.message(0, ME, Promise { key: key(), ballot: ballot(1), record: None });
+        }
+        let first: Vec<_> = bench.sent.iter().filter(|(to, _)| *to != ME).cloned().collect();
+        assert_eq!(first.len(), 2);
+        for n in 1..=3 {
+            let again = Time(0) + REPEAT * n;
+            assert_eq!(bench.proposer.next_wake(), Some(again));
+            bench.wake(again);
+            assert_eq!(bench.sent, first);
+        }
+        assert_eq!(bench.proposer.next_wake(), Some(Time(0) + ROUND), "then it is given up");
+    }
+    let mut bench = Bench::accepting_again(REPEAT);
+    bench.accepted(3, B);
+    bench.no_vote(4, C, 1);
+    bench.wake(Time(0) + REPEAT);
+    assert_eq!((bench.sent.len(), bench.begins), (0, 0), "both have answered, the own is slow");
+    bench.accepted(31, ME);
+    assert_eq!(bench.answers, [done()]);
+    assert!(bench.proposer.is_idle());
+    assert_eq!(bench.proposer.next_wake(), None);
 }
 
 #[test]
@@ -334,7 +380,7 @@ fn with_two_dead(known: Known, deadline: Duration, latency: u64) -> Verdict {
             }
             !due
         });
-        bench.proposer.wake(now(us), &mut out);
+        bench.proposer.wake(now(us), || true, &mut out);
         while out.iter().any(|effect| matches!(effect, Effect::Begin { .. })) {
             out.retain(|effect| !matches!(effect, Effect::Begin { .. }));
             begun += 1;

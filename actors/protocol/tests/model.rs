@@ -143,6 +143,7 @@ impl Model for Scenario {
             write_quorum: quorum,
             // Any moment is late enough.
             round_timeout: Duration::ZERO,
+            repeat_after: Duration::ZERO,
             value_bytes_max: 64,
             contended: false,
         };
@@ -205,7 +206,7 @@ impl Model for Scenario {
                 let proposer = &mut state.proposers[coordinator];
                 let now = Now { mono: proposer.next_wake()?, ..NOW };
                 let mut effects = Effects::new();
-                proposer.wake(now, &mut effects);
+                proposer.wake(now, || true, &mut effects);
                 self.carry_out(&mut state, NODES[coordinator], effects);
             }
         }

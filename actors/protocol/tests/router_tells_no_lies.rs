@@ -330,12 +330,17 @@ fn a_coordinator_that_answers_others_is_slow_and_keeps_its_request_for_a_while()
     let owner = Router::replicas("x")[0];
     router.submit("x", Command::Get);
     router.routing.heard(Time(50_000), owner);
-    assert!(router.wake_at(100).is_empty(), "it answers: it is not blamed and not robbed");
+    let steps = router.wake_at(100);
+    let again = asked(&steps);
+    assert_eq!((steps.len(), again.len()), (1, 1), "it answers: it is not blamed: {steps:?}");
+    assert_eq!(again[0].0, owner, "and not robbed, but this very request may be lost");
     router.routing.heard(Time(190_000), owner);
-    assert!(router.wake_at(200).is_empty());
+    assert!(router.wake_at(200).is_empty(), "once");
     router.routing.heard(Time(290_000), owner);
     let steps = router.wake_at(300);
-    assert_eq!(asked(&steps).len(), 1, "this very request may be lost: {steps:?}");
+    let others = asked(&steps);
+    assert_eq!(others.len(), 1, "not for ever: {steps:?}");
+    assert_ne!(others[0].0, owner);
 }
 
 #[test]

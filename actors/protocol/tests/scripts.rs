@@ -89,6 +89,7 @@ impl Node {
             read_quorum: 2,
             write_quorum: 2,
             round_timeout: Duration::from_millis(100),
+            repeat_after: Duration::from_millis(100),
             value_bytes_max: 1 << 20,
             contended: false,
         };
@@ -271,7 +272,7 @@ impl Cluster {
         for proposer in node.proposers.values_mut() {
             if let Some(at) = proposer.next_wake() {
                 self.now.mono = self.now.mono.max(at);
-                proposer.wake(self.now, &mut effects);
+                proposer.wake(self.now, || true, &mut effects);
             }
         }
         self.carry_out(id, effects);

@@ -38,7 +38,7 @@ const SEEDS: u64 = 3_000;
 const FRESH_SEEDS: u64 = 200;
 
 /// A broken rule is found within so many seeds.
-const CONTROL_SEEDS: u64 = 2_000;
+const CONTROL_SEEDS: u64 = 6_000;
 
 fn run(seed: u64, strategy: Strategy) -> Ended {
     World::new(seed, strategy, None).run().unwrap_or_else(|Violation { rule, text }| {

@@ -306,7 +306,28 @@ fn a_request_that_is_late_at_a_node_that_answers_others_is_not_hedged() {
     }
     assert!(bench.asked().is_empty());
     bench.routing.wake(ms(205), |_| false, &mut bench.steps);
-    assert!(bench.steps.is_empty(), "nor does it owe anything");
+    let blamed = |step: &Step| matches!(step, Step::TimedOut { .. });
+    assert!(!bench.steps.iter().any(blamed), "nor does it owe anything");
+    assert!(bench.asked().iter().all(|(to, _)| *to == first.0), "nor is it robbed");
+}
+
+#[test]
+fn a_node_that_answers_others_is_asked_once_more_for_what_may_be_lost() {
+    let (mut bench, first) = measured();
+    let mut asked = Vec::new();
+    for at in (104..5_150).step_by(5) {
+        bench.routing.heard(ms(at), first.0);
+        bench.routing.wake(ms(at + 1), |_| false, &mut bench.steps);
+        asked.extend(bench.asked().into_iter().map(|ask| (at, ask)));
+    }
+    let [(at, again), (later, other)] = asked.as_slice() else { panic!("{asked:?}") };
+    assert_eq!((again.0, again.1.attempt, again.1.op), (first.0, 2, first.1.op));
+    assert!((199..205).contains(at), "after one time-out: {at}");
+    assert!(again.1.record, "a second attempt leaves a trace");
+    assert_eq!(other.0, bench.replicas[1], "that is not waited for again");
+    assert!((5_099..5_205).contains(later), "a quarter of the deadline after the first: {later}");
+    bench.answer(ms(5_201), again, done());
+    assert_eq!(bench.told(), Some(Verdict::Reply(Reply::Ok)));
 }
 
 #[test]

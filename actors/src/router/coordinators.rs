@@ -83,6 +83,7 @@ impl Router {
             read_quorum: self.settings.read_quorum,
             write_quorum: self.settings.write_quorum,
             round_timeout: self.settings.request_timeout * ROUND,
+            repeat_after: self.settings.request_timeout,
             value_bytes_max: self.settings.limits.value_bytes,
             contended: false,
         };

@@ -18,10 +18,7 @@ use crate::{
     sync::Sync,
 };
 use actix::{Addr, Arbiter, AsyncContext, Context};
-use std::{
-    io,
-    sync::{Arc, atomic::AtomicBool},
-};
+use std::{io, sync::Arc};
 use tokio::sync::oneshot;
 
 /// Where the actors of shards run.
@@ -77,9 +74,9 @@ impl Contexts {
         let (me, outlet) = (settings.me, bridge.clone());
         let replica = Front::new(me, store, queue, false, outlet, locals, fatal);
         self.replica.run(Replica::new(replica.clone()).apart());
-        let calm = Arc::new(AtomicBool::new(true));
+        let common = coordinator::Common::default();
         let ways =
-            coordinator::Ways { me, clock, router, replica, bridge, metrics, recorder, calm };
+            coordinator::Ways { me, clock, router, replica, bridge, metrics, recorder, common };
         let part = Part { share, pulse: Some(parts.pulse) };
         self.router.run(Router::new(settings, incarnation, part, ways, detector));
     }

@@ -60,6 +60,7 @@ impl Register {
             read_quorum: majority,
             write_quorum: majority,
             round_timeout: core.settings.request_timeout,
+            repeat_after: core.settings.request_timeout,
             value_bytes_max: usize::MAX,
             // All members of a chain miss a dead one at the same moment.
             contended: true,
@@ -183,7 +184,7 @@ impl Range {
     pub(super) fn wake_register(&mut self, core: &mut Core, step: &mut Step<'_>) {
         if self.register.proposer.next_wake().is_some_and(|at| at <= step.now.mono) {
             let mut effects = Effects::new();
-            self.register.proposer.wake(step.now, &mut effects);
+            self.register.proposer.wake(step.now, || true, &mut effects);
             self.carry_out(core, effects, step);
         }
     }

@@ -45,6 +45,11 @@ pub(super) struct Pending {
 }
 
 impl Pending {
+    /// The attempts at this node that it has not answered.
+    pub(super) fn open_at(&self, node: NodeId) -> impl Iterator<Item = &Attempt> {
+        self.attempts.iter().filter(move |it| it.to == node && it.end == End::Open)
+    }
+
     /// The reply of an attempt that left no trace, once no other attempt can apply the operation.
     pub(super) fn settled_without_trace(&self) -> Option<Reply> {
         let over = |end: &End| matches!(end, End::NotProposed(_) | End::Unrecorded(_));

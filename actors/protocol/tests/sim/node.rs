@@ -459,16 +459,19 @@ impl Node {
 
     fn proposer(&mut self, key: &Key, known: Known) -> Proposer {
         let quorum = if self.tamper.is(Mutant::QuorumOfOne) { 1 } else { 2 };
+        let ask = self.ask();
+        // All coordinators do in production; here some lose more rounds to lost messages.
+        let repeats = ask.asker % 4 < 2;
         let config = proposer::Config {
             me: self.id,
             replicas: self.setup.ring.replicas_of(key),
             read_quorum: quorum,
             write_quorum: quorum,
             round_timeout: self.setup.round_timeout,
+            repeat_after: self.setup.round_timeout / if repeats { 3 } else { 1 },
             value_bytes_max: self.setup.value_bytes_max,
             contended: false,
         };
-        let ask = self.ask();
         let seed = u64::from(self.id.0) << 32 | ask.asker;
         let mut proposer = Proposer::new(key.clone(), config, known, ask, seed);
         // In production that follows suspicions; here half of the coordinators spare somebody.
@@ -488,7 +491,7 @@ impl Node {
         let Some(proposer) = self.proposers.get_mut(key) else { return };
         let before = proposer.clone().into_known();
         let mut effects = Effects::new();
-        proposer.wake(step.now, &mut effects);
+        proposer.wake(step.now, || true, &mut effects);
         if let Some((known, requests)) = self.tamper.relapse(key, &before, proposer) {
             let mut proposer = self.proposer(key, known);
             for request in requests {

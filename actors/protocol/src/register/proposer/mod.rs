@@ -19,13 +19,16 @@
 //!
 //! Any refusal or silence gives the ballot up. An accept that is refused where nothing was lost lately
 //! is followed by the next round without a pause, see [`Config::contended`]; a (ballot, version) is never used for a second
-//! content. Time decides only when to try again. Source: register.md, "Messages and rules".
+//! content. Whoever keeps silent is asked the same again every [`Config::repeat_after`], where a budget
+//! allows it: a connection that broke took the question or the answer with it, and nobody tells. Time decides only when to try
+//! again. Source: register.md, "Messages and rules".
 //!
 //! Caveat: a request that was part of an accept which found no quorum stays *proposed*: if no later
 //! round settles it before its patience ends, its outcome is unknown, and is said to be.
 
 mod fold;
 mod rounds;
+mod tally;
 
 use crate::{
     ballot::{Ballot, Stamp},
@@ -38,7 +41,8 @@ use crate::{
 use std::{collections::VecDeque, time::Duration};
 
 pub(crate) use fold::Fold;
-use rounds::{Phase, Tally};
+use rounds::Phase;
+use tally::Tally;
 
 /// Requests that wait at one key before further ones are turned away: a key that slow is stuck.
 pub const QUEUE_MAX: usize = 4_096;
@@ -70,6 +74,9 @@ pub struct Config {
     pub write_quorum: usize,
     /// Silence after which a round is given up.
     pub round_timeout: Duration,
+    /// Silence after which whoever has not answered a round is asked again, as often as the round
+    /// lasts; with `round_timeout` or more that never happens.
+    pub repeat_after: Duration,
     /// The largest value a command may make, bytes.
     pub value_bytes_max: usize,
     /// Whether several nodes propose at one moment as a rule: then whoever is refused pauses. Else a
@@ -109,6 +116,8 @@ pub struct Proposer {
     phase: Phase,
     /// When the phase is given up; meaningless while idle.
     until: Time,
+    /// When those that have not answered are asked again.
+    again: Option<Time>,
     /// Larger than any round met.
     above: u64,
     /// Rounds lost lately: each that goes well makes good for one.
@@ -131,6 +140,7 @@ impl Proposer {
             queue: VecDeque::new(),
             phase: Phase::Idle,
             until: Time::default(),
+            again: None,
             above: 0,
             lost: 0,
             thrifty: false,
@@ -209,17 +219,26 @@ impl Proposer {
     }
 
     /// To be called at or after [`Proposer::next_wake`]; calling it at other times does no harm.
-    pub fn wake(&mut self, now: Now, out: &mut Effects) {
-        if matches!(self.phase, Phase::Idle) || now.mono < self.until {
+    /// `may_repeat`: whether those that keep silent may be asked again; asked where they would be.
+    pub fn wake(&mut self, now: Now, may_repeat: impl FnOnce() -> bool, out: &mut Effects) {
+        if matches!(self.phase, Phase::Idle) {
             return;
         }
-        self.timed_out(now, out);
+        if now.mono >= self.until {
+            self.timed_out(now, out);
+        } else if self.again.is_some_and(|again| now.mono >= again) {
+            self.again = self.repeat_at(now);
+            if may_repeat() {
+                self.ask_again(out);
+            }
+        }
     }
 
     /// When to call [`Proposer::wake`] at the latest; none while idle.
     #[must_use]
     pub fn next_wake(&self) -> Option<Time> {
-        (!matches!(self.phase, Phase::Idle)).then_some(self.until)
+        let until = (!matches!(self.phase, Phase::Idle)).then_some(self.until)?;
+        Some(self.again.map_or(until, |again| again.min(until)))
     }
 
     /// Whether nothing waits and nothing is under way.
@@ -305,6 +324,7 @@ impl Proposer {
             .map(|waiting| waiting.deadline)
             .min();
         self.until = patience.map_or(until, |patience| until.min(patience));
+        self.again = None;
         self.phase = phase;
     }
 

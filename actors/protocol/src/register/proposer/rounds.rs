@@ -1,18 +1,19 @@
 //! The rounds of a coordinator: begin, prepare, accept, query.
 
 use super::{
-    LAST_REPLICA_WAIT, LOST_MAX, Proposer, Waiting,
+    Config, LAST_REPLICA_WAIT, LOST_MAX, Proposer, Waiting,
     fold::{FOLD_MAX, Fold, Served},
+    tally::Tally,
 };
 use crate::{
     ballot::{Ballot, Stamp},
     effect::{Effect, Effects, Note, RoundKind},
-    message::{Accept, Ask, Held, NoVote, Prepare, Promise, Query, Refused, Round, State},
+    message::{Accept, Ask, Held, Message, NoVote, Prepare, Promise, Query, Refused, Round, State},
     record::{Record, stamp_of},
     ring::NodeId,
-    time::Now,
+    time::{Now, Time},
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// What is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -52,48 +53,6 @@ impl Phase {
     }
 }
 
-/// Who has answered a round, and how.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Tally {
-    replicas: usize,
-    votes: BTreeSet<NodeId>,
-    against: BTreeSet<NodeId>,
-}
-
-impl Tally {
-    pub(super) fn new(replicas: usize) -> Tally {
-        Tally { replicas, votes: BTreeSet::new(), against: BTreeSet::new() }
-    }
-
-    /// The last word of a replica counts: a refusal may belong to the round's first half.
-    fn vote(&mut self, from: NodeId) {
-        self.against.remove(&from);
-        self.votes.insert(from);
-    }
-
-    fn refuse(&mut self, from: NodeId) {
-        if !self.votes.contains(&from) {
-            self.against.insert(from);
-        }
-    }
-
-    /// As if it had not answered.
-    fn forget(&mut self, from: NodeId) {
-        self.votes.remove(&from);
-        self.against.remove(&from);
-    }
-
-    /// How many votes there could be at most.
-    fn possible(&self) -> usize {
-        self.replicas - self.against.len()
-    }
-
-    /// Whether every replica but so many has answered.
-    fn complete_but(&self, spared: usize) -> bool {
-        self.votes.len() + self.against.len() + spared >= self.replicas
-    }
-}
-
 impl Proposer {
     // --- a ballot -------------------------------------------------------------------------------
 
@@ -128,7 +87,7 @@ impl Proposer {
     fn start_prepare(&mut self, now: Now, ballot: Ballot, out: &mut Effects) {
         self.above = self.above.max(ballot.round);
         let phase = Phase::Preparing { ballot, promises: BTreeMap::new(), tally: self.tally() };
-        self.enter(phase, now.mono + self.config.round_timeout);
+        self.enter_round(phase, now);
         let batch = self.queue.iter().take(FOLD_MAX);
         Self::note_round(RoundKind::Prepare, Stamp { ballot, version: 0 }, batch, out);
         for to in self.others() {
@@ -192,7 +151,7 @@ impl Proposer {
         self.known.record = Some(record.clone());
         self.known.chosen = false;
         let phase = Phase::Accepting { record, served, lost: false, tally: self.tally() };
-        self.enter(phase, now.mono + self.config.round_timeout);
+        self.enter_round(phase, now);
     }
 
     pub(super) fn accepted(&mut self, now: Now, from: NodeId, stamp: Stamp, out: &mut Effects) {
@@ -234,18 +193,20 @@ impl Proposer {
         let stamp = stamp_of(have.as_ref()).unwrap_or_default();
         Self::note_round(RoundKind::Query, stamp, batch.iter(), out);
         let mut asked = self.config.replicas.clone();
-        let (mut spared, mut wait) = (Vec::new(), self.config.round_timeout);
+        let mut spared = Vec::new();
         if self.thrifty {
             // The own replica is the nearest.
             asked.sort_by_key(|node| *node != self.config.me);
-            (spared, wait) = (asked.split_off(self.config.write_quorum), LAST_REPLICA_WAIT);
+            spared = asked.split_off(self.config.write_quorum);
         }
         for to in asked {
             let query = Query { key: self.key.clone(), ask, have: stamp_of(have.as_ref()) };
             self.send(to, query, out);
         }
         let (answers, tally) = (BTreeMap::new(), self.tally());
-        self.enter(Phase::Querying { ask, have, answers, batch, tally, spared }, now.mono + wait);
+        let hastens = !spared.is_empty();
+        let phase = Phase::Querying { ask, have, answers, batch, tally, spared };
+        self.enter_query(phase, now, hastens);
     }
 
     /// Asks those that a query has spared. Where enough have answered already, and differ, these are
@@ -258,8 +219,16 @@ impl Proposer {
             self.send(to, Query { key: self.key.clone(), ask, have }, out);
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Idle);
-        let wait = if enough { LAST_REPLICA_WAIT } else { self.config.round_timeout };
-        self.enter(phase, now.mono + wait);
+        self.enter_query(phase, now, enough);
+    }
+
+    /// `hastens`: there is more to do where it finds no agreement soon.
+    fn enter_query(&mut self, phase: Phase, now: Now, hastens: bool) {
+        if hastens {
+            self.enter(phase, now.mono + LAST_REPLICA_WAIT);
+        } else {
+            self.enter_round(phase, now);
+        }
     }
 
     pub(super) fn state(&mut self, now: Now, from: NodeId, got: State, out: &mut Effects) {
@@ -349,6 +318,38 @@ impl Proposer {
     }
 
     // --- refusals, silence ----------------------------------------------------------------------
+
+    /// A round that lasts as long as it may, and asks whoever keeps silent again.
+    fn enter_round(&mut self, phase: Phase, now: Now) {
+        self.enter(phase, now.mono + self.config.round_timeout);
+        self.again = self.repeat_at(now);
+    }
+
+    pub(super) fn repeat_at(&self, now: Now) -> Option<Time> {
+        let Config { repeat_after, round_timeout, .. } = self.config;
+        (repeat_after < round_timeout).then(|| now.mono + repeat_after)
+    }
+
+    /// Asks the peers that have not answered the same once more: the same ballot, the same stamp with
+    /// the same content, the same question, so that it does not matter which of the two arrives.
+    pub(super) fn ask_again(&self, out: &mut Effects) {
+        let key = self.key.clone();
+        let (message, tally): (Message, _) = match &self.phase {
+            Phase::Preparing { ballot, tally, .. } => {
+                (Prepare { key, ballot: *ballot }.into(), tally)
+            }
+            Phase::Accepting { record, tally, .. } => {
+                (Accept { key, record: record.clone() }.into(), tally)
+            }
+            Phase::Querying { ask, have, tally, .. } => {
+                (Query { key, ask: *ask, have: stamp_of(have.as_ref()) }.into(), tally)
+            }
+            Phase::Idle | Phase::Beginning | Phase::BackingOff => return,
+        };
+        for to in self.others().into_iter().filter(|to| !tally.has(*to)) {
+            self.send(to, message.clone(), out);
+        }
+    }
 
     pub(super) fn refused(&mut self, now: Now, from: NodeId, got: &Refused, out: &mut Effects) {
         let met = self.above;
@@ -463,7 +464,9 @@ impl Proposer {
             Phase::Querying { spared, .. } if !spared.is_empty() => {
                 self.ask_spared(now, out);
                 // Where patience has ended too.
-                self.wake(now, out);
+                if now.mono >= self.until {
+                    self.timed_out(now, out);
+                }
             }
             Phase::Querying { answers, .. } if answers.len() >= self.config.read_quorum => {
                 self.write_back(now, out);
