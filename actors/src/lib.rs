@@ -40,6 +40,7 @@ pub mod clock;
 pub mod coordinator;
 pub mod detector;
 pub mod flow;
+pub mod gate;
 #[cfg(feature = "harness")]
 pub mod harness;
 mod known;

@@ -90,7 +90,7 @@ impl Fatal {
     pub fn store(&self, error: &StoreError) {
         if error.is_corrupt() {
             let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Err(unmarked) = identity.mark_damaged(&error.to_string()) {
+            if let Err(unmarked) = identity.mark_damaged(&error.finding()) {
                 log::error!("the damage could not be noted: {unmarked}");
             }
         }

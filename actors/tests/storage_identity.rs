@@ -200,15 +200,26 @@ fn a_store_marked_damaged_is_set_aside_and_learnt_anew() {
 
 #[test]
 fn a_store_that_does_not_open_for_damage_is_set_aside_at_once() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut node = open_node(dir.path());
-    node.identity.admit().unwrap();
-    drop(node);
-    fs::write(dir.path().join("store/version"), b"nonsense").unwrap();
-    let node = open_node(dir.path());
-    assert!(node.identity.learner().unwrap().contains("damaged"));
-    node.store.commit(&[Write::Ceiling(5)], Durability::Sync).unwrap();
-    assert!(dir.path().join("store.damaged-2").is_dir());
+    let damages: [fn(&Path); 4] = [
+        |store| fs::write(store.join("version"), b"nonsense").unwrap(),
+        |store| fs::remove_file(store.join("version")).unwrap(),
+        |store| fs::remove_file(store.join("keyspaces/0/current")).unwrap(),
+        |store| {
+            fs::remove_dir_all(store).unwrap();
+            fs::write(store, b"nonsense").unwrap();
+        },
+    ];
+    for (n, damage) in damages.iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = open_node(dir.path());
+        node.identity.admit().unwrap();
+        drop(node);
+        damage(&dir.path().join("store"));
+        let node = open_node(dir.path());
+        assert!(node.identity.learner().unwrap().contains("damaged"), "{n}");
+        node.store.commit(&[Write::Ceiling(5)], Durability::Sync).unwrap();
+        assert!(dir.path().join("store.damaged-2").exists(), "{n}");
+    }
 }
 
 #[test]

@@ -107,8 +107,13 @@ async fn ask(cluster: &Cluster, command: &[&[u8]], repeat: bool) -> Result<Reply
             }
         }
     }
-    Err(Failure::new(format!(
-        "no node answers; `dynamo status` tells more, `dynamo up` starts them{}",
-        silent.concat()
-    )))
+    let said = silent.concat();
+    let why = if ["WRONGPASS", "NOAUTH", "ERR AUTH"].iter().any(|it| said.contains(it)) {
+        "no node takes this password, or lack of one; give the ring's in DYNAMO_PASSWORD or `password`"
+    } else if said.contains("LOADING") {
+        "no node is ready yet; `dynamo status` tells more"
+    } else {
+        "no node answers; `dynamo status` tells more, `dynamo up` starts them"
+    };
+    Err(Failure::new(format!("{why}{said}")))
 }

@@ -121,7 +121,7 @@ enum Command {
     ///
     /// Only for the case that all replicas of a range lost something at once, as after a power cut
     /// with `durability = "os"`: then none can copy from another and the range stays unavailable.
-    AcceptLoss(OneNode),
+    AcceptLoss(accept_loss::Arguments),
     /// Show how every node is, as each says itself.
     Status(status::StatusArguments),
     /// Watch the ring in the terminal: load, latency, queues, suspicion of every node.
@@ -191,7 +191,7 @@ fn with_cluster(cluster: &Cluster, place: &Place, command: Command) -> Result<()
         Command::Pause(node) => signal::pause(cluster, place, node.id),
         Command::Resume(node) => signal::resume(cluster, place, node.id),
         Command::Start(node) => in_runtime(start::run(cluster, place, node.id)),
-        Command::AcceptLoss(node) => accept_loss::run(cluster, place, node.id),
+        Command::AcceptLoss(arguments) => in_runtime(accept_loss::run(cluster, place, &arguments)),
         Command::Top => in_runtime(top::run(cluster, place)),
         Command::Status(arguments) => in_runtime(status::run(cluster, place, &arguments)),
         Command::CheckConfig => check_config::run(cluster),

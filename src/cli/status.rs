@@ -65,6 +65,13 @@ pub(super) struct Seen {
     pub(super) status: Option<StatusPage>,
 }
 
+impl Seen {
+    /// Whether its replica votes.
+    pub(super) fn votes(&self) -> bool {
+        self.state == "serving"
+    }
+}
+
 /// Asks every node and prints what they say. Whoever reads may leave when it has seen enough.
 pub(super) async fn run(
     cluster: &Cluster,
@@ -88,6 +95,11 @@ async fn once(cluster: &Cluster, place: &Place, json: bool) -> Result<(), Failur
         table(&seen)?;
     }
     if seen.iter().all(|node| node.status.is_none()) {
+        let turned_away = |node: &Seen| node.error.as_ref().is_some_and(|it| it.contains(" 401 "));
+        if seen.iter().any(turned_away) {
+            let why = "the nodes do not take this password; give the ring's in DYNAMO_PASSWORD";
+            return Err(Failure::new(format!("{why} or `password`")));
+        }
         let start = place.command("up");
         return Err(Failure::new(format!("no node answers; start them with: {start}")));
     }

@@ -305,7 +305,8 @@ impl Client {
 
     /// Tells why, after all earlier replies, and ends the connection.
     fn close(&mut self, why: String) {
-        log::info!("client {} closed: {why}", self.session.peer);
+        let peer = self.session.peer;
+        self.shared.lines.closed.info(|| format!("client {peer} closed: {why}"));
         self.pipeline.push(Action::Reply(Frame::error(why)), self.session.protocol, false);
         self.hang_up();
     }

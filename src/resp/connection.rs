@@ -86,7 +86,8 @@ fn log_in(call: &mut Call<'_>, user: &[u8], typed: &[u8]) -> Result<(), Failure>
     let right = call.shared.settings.password.as_deref();
     let matches = right.is_none_or(|right| password_matches(right.as_bytes(), typed));
     if user != b"default" || !matches {
-        log::warn!("client {} gave a wrong password", call.session.peer);
+        let peer = call.session.peer;
+        call.shared.lines.password.warn(|| format!("client {peer} gave a wrong password"));
         return Err(WRONG_PASSWORD);
     }
     call.session.authenticated = true;

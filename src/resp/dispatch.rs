@@ -192,7 +192,8 @@ pub(super) fn dispatch(shared: &Rc<Shared>, session: &mut Session, args: &[Bytes
     let Some(name) = args.first() else { return Action::Reply(Frame::error(args::SYNTAX)) };
     // A web page can make a browser send these; what follows would be taken for commands.
     if args::is(name, "post") || args::is(name, "host:") {
-        log::warn!("client {} speaks HTTP to the client port; closed", session.peer);
+        let line = || format!("client {} speaks HTTP to the client port; closed", session.peer);
+        shared.lines.http.warn(line);
         return Action::Hang;
     }
     let Some(spec) = find(name) else { return Action::Reply(Frame::Error(unknown(name, args))) };

@@ -51,6 +51,7 @@ pub(crate) use server::resident_bytes;
 
 use session::Session;
 use simpledynamo_actors::{
+    gate::Gate,
     messages::{AskStatus, NodeHandle, Phase},
     settings::Limits,
 };
@@ -120,8 +121,17 @@ struct Shared {
     loading: Cell<bool>,
     /// State of the generator behind RANDOMKEY.
     dice: Cell<u64>,
+    lines: Lines,
     /// What a connection reads into; its own input keeps only what came.
     read_buffer: RefCell<Box<[u8]>>,
+}
+
+/// Log lines that whoever reaches the port can cause, as often as he likes.
+#[derive(Default)]
+struct Lines {
+    closed: Gate,
+    http: Gate,
+    password: Gate,
 }
 
 impl Shared {
@@ -175,6 +185,7 @@ pub async fn serve(
         unfinished: Cell::new(0),
         loading: Cell::new(true),
         dice: Cell::new(wall_millis()),
+        lines: Lines::default(),
         read_buffer: RefCell::new(vec![0; client::READ_BYTES].into_boxed_slice()),
     });
     let mut connections = JoinSet::new();

@@ -24,13 +24,13 @@ use super::{
     Counters, FAMILIES, Inbound, LinkFigures, PeerIdentity,
     codec::{self, Trace},
     family,
-    gate::Gate,
     handshake::{self, HandshakeError},
     hello::{Credentials, Refusal, VERSION_TRACES},
     net::Net,
 };
 use crate::{
     flow::{Origin, Recorder},
+    gate::Gate,
     metrics::{Histogram, Reading},
 };
 use bytes::BytesMut;

@@ -20,12 +20,11 @@
 use super::{
     Counters, Inbound, PeerIdentity,
     codec::{CodecError, Decoded, Decoder},
-    gate::Gate,
     handshake::{self, HandshakeError, in_time},
     hello::{Credentials, Refusal},
     net::Net,
 };
-use crate::flow::Recorder;
+use crate::{flow::Recorder, gate::Gate};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use simpledynamo_protocol::ring::NodeId;

@@ -30,7 +30,6 @@
 //! Caveats: see [`hello`] for what the proof does not cover and [`link`] for what is dropped when.
 
 pub mod codec;
-mod gate;
 pub mod handshake;
 pub mod hello;
 pub mod link;

@@ -271,7 +271,7 @@ impl Store for EngineStore {
 
 /// Looks for commits that the engine would drop without a word.
 fn check_journals(path: &Path) -> Result<(), StoreError> {
-    let entries = fs::read_dir(path).map_err(|e| StoreError::io(path, "open", e))?;
+    let entries = fs::read_dir(path).map_err(|e| engine_error(path, "open", e.into()))?;
     for entry in entries {
         let file = entry.map_err(|e| StoreError::io(path, "read", e))?.path();
         if file.extension().is_some_and(|extension| extension == "jnl") {
@@ -291,10 +291,13 @@ fn engine_error(path: &Path, doing: &'static str, error: fjall::Error) -> StoreE
     let reason = format!("{error:?}");
     match error {
         fjall::Error::Io(e) | fjall::Error::Storage(LsmError::Io(e)) => match e.kind() {
-            // Files end early or are missing: something took them.
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::NotFound => {
-                StoreError::corrupt(path, reason)
-            }
+            // Files end early or are missing: something took them. Where the file that makes a store
+            // of a directory is, the engine tries to make one, and finds the others there.
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::NotFound
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::NotADirectory => StoreError::corrupt(path, reason),
             _ => StoreError::io(path, doing, e),
         },
         fjall::Error::Storage(_)

@@ -85,6 +85,15 @@ impl StoreError {
         StoreError::Corrupt { path: path.into(), what: what.into() }
     }
 
+    /// What is wrong, without the mend: for damage that is seen to.
+    #[must_use]
+    pub fn finding(&self) -> String {
+        match self {
+            StoreError::Corrupt { path, what } => format!("{} is damaged ({what})", path.display()),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether stored bytes are damaged: the node can no longer prove what it acknowledged.
     #[must_use]
     pub fn is_corrupt(&self) -> bool {

@@ -57,7 +57,7 @@ fn open_rows(identity: &mut Identity, rows: &Path) -> Result<EngineStore, StoreE
     match EngineStore::open(rows) {
         Err(damage) if damage.is_corrupt() => {
             // On the record first: a crash while setting aside must not hide it.
-            let what = damage.to_string();
+            let what = damage.finding();
             identity.mark_damaged(&what)?;
             set_aside(identity, rows, &what)?;
             EngineStore::open(rows)
@@ -72,6 +72,9 @@ fn set_aside(identity: &mut Identity, rows: &Path, what: &str) -> Result<(), Sto
     if rows.try_exists().map_err(|e| StoreError::io(rows, "open", e))? {
         directory::rename(rows, &aside)?;
     }
-    log::error!("{what}; the store is kept as {} and copied anew from peers", aside.display());
+    log::error!(
+        "{what}: kept as {}, and its records are copied anew from peers; check the disk",
+        aside.display()
+    );
     identity.damage_set_aside(format!("its store was damaged, kept as {}", aside.display()))
 }

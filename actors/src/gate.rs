@@ -10,7 +10,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// One kind of line.
 #[derive(Default)]
-pub(super) struct Gate(Mutex<Passed>);
+pub struct Gate(Mutex<Passed>);
 
 #[derive(Default)]
 struct Passed {
@@ -20,12 +20,12 @@ struct Passed {
 
 impl Gate {
     /// Logs a warning unless one was logged a short time ago.
-    pub(super) fn warn(&self, line: impl FnOnce() -> String) {
+    pub fn warn(&self, line: impl FnOnce() -> String) {
         self.log(log::Level::Warn, line);
     }
 
     /// The same for what is nothing to worry about.
-    pub(super) fn info(&self, line: impl FnOnce() -> String) {
+    pub fn info(&self, line: impl FnOnce() -> String) {
         self.log(log::Level::Info, line);
     }
 
@@ -39,7 +39,7 @@ impl Gate {
     }
 
     /// The next line is logged: the matter has changed.
-    pub(super) fn open(&self) {
+    pub fn open(&self) {
         self.0.lock().last = None;
     }
 
