@@ -5,24 +5,31 @@ use super::{
     out::{self, GREEN, PLAIN},
 };
 use crate::config::{Cluster, size, time};
+use simpledynamo_actors::{settings::Replication, storage::Durability};
 
 /// Prints what the file describes.
 pub(super) fn run(cluster: &Cluster) -> Result<(), Failure> {
     let Cluster { replicas, read_quorum, write_quorum, limits, .. } = cluster;
+    let agreeing = match cluster.replication {
+        Replication::Quorum => format!("reads wait for {read_quorum}, writes for {write_quorum}"),
+        Replication::Chain => "in a chain (quorums have no meaning there)".to_owned(),
+    };
     out::line(format!(
-        "{GREEN}{} is right{PLAIN}: {} nodes, {replicas} replicas of each key, reads wait for \
-         {read_quorum}, writes for {write_quorum}",
+        "{GREEN}{} is right{PLAIN}: {} nodes, {replicas} replicas of each key, {agreeing}",
         cluster.file.display(),
         cluster.nodes.len()
     ))?;
     out::line(format!(
         "next coordinator after {}, error after {}, values up to {}, keys up to {}, durability \
-         {:?}, {}, secret {}, password {}",
+         {}, {}, secret {}, password {}",
         time(cluster.request_timeout),
         time(cluster.deadline),
         size(limits.value_bytes),
         size(limits.key_bytes),
-        cluster.durability,
+        match cluster.durability {
+            Durability::Sync => "sync",
+            Durability::Os => "os",
+        },
         match cluster.workers {
             0 => "one thread a node".to_owned(),
             workers => format!("{workers} workers a node"),

@@ -116,6 +116,11 @@ pub(super) async fn run(
     }
     let mut chosen: Vec<_> =
         book.summaries().into_iter().filter(|summary| arguments.wants(summary, asked)).collect();
+    if chosen.is_empty() && arguments.failed {
+        let among = book.len();
+        out::note(format!("no request that fits is known to have failed, among {among} records"));
+        return Ok(());
+    }
     if chosen.is_empty() {
         return Err(Failure::new(format!(
             "no request is known that fits, among {} records: DYNAMO FLOW ON in a session has its \

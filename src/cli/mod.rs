@@ -66,7 +66,7 @@ Examples:
   redis-cli -p 11108 set greeting hello
   dynamo get greeting
   dynamo status
-  dynamo flow                        the newest requests, message by message
+  dynamo flow                        the newest requests; --key, --slow, --failed draw them
   dynamo kill 5558                   as a crash: SIGKILL; every key stays readable and writable
   dynamo start 5558                  bring it back; it copies what it missed
 
